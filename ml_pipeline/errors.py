@@ -1,0 +1,52 @@
+"""What can be wrong with tables, settings of a data set, bundles and snapshots, each named for the fact.
+
+A message gives the value, the rule and the way out; it is shown to people as it stands.
+"""
+
+
+class PipelineError(Exception):
+    """Base of everything the pipeline refuses."""
+
+
+class DataError(PipelineError):
+    """The tables cannot be used as they are."""
+
+
+class MissingDataFolder(DataError):
+    """The folder of tables does not exist."""
+
+
+class MissingTables(DataError):
+    """Required tables are absent."""
+
+
+class MissingColumns(DataError):
+    """Required columns are absent."""
+
+
+class UnreadableTable(DataError):
+    """A table's file cannot be read as what its name says."""
+
+
+class BadDatasetConfig(DataError):
+    """`dataset.toml` says something impossible."""
+
+
+class NotEnoughHistory(DataError):
+    """The history is too short for what was asked."""
+
+
+class ModelError(PipelineError):
+    """Bundle or snapshot cannot serve."""
+
+
+class NoServingModel(ModelError):
+    """No bundle has been promoted in this models folder."""
+
+
+class BundleMismatch(ModelError):
+    """A bundle does not fit the code or its own files."""
+
+
+class SnapshotMismatch(ModelError):
+    """A snapshot does not fit its bundle or its own files."""
