@@ -12,7 +12,7 @@ def open_engine(work_dir: Path | None = None, threads: int | None = None, memory
     work_dir: where tables larger than memory spill and where the database file lives; in memory when None.
     threads: None leaves DuckDB's default (all cores). memory_limit: as DuckDB writes it, e.g. "4GB".
     """
-    settings: dict[str, object] = {"preserve_insertion_order": False, "TimeZone": "UTC"}
+    settings: dict[str, object] = {"preserve_insertion_order": False}
     if threads is not None:
         settings["threads"] = threads
     if memory_limit is not None:
