@@ -1,0 +1,214 @@
+"""The snapshot: every customer's features and predictions at one `as_of`, computed once, immutable, memory-mapped.
+
+`models/snapshots/<snapshot_id>/` holds `meta.json` and plain `.npy` files whose rows are customers in the byte order of
+their ids, so that a look-up is a binary search and all processes share the pages.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_pipeline.bundle import content_id, digests_below, settle_folder, staged_folder
+from ml_pipeline.errors import NoServingModel, SnapshotMismatch
+
+FORMAT = 1
+META = "meta.json"
+CENTS = 100
+SEGMENTS = ("Low Value", "Medium Value", "High Value")
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions of n customers, ready to be shown; the money is in cents, so that parts add up exactly.
+
+    money, lower, upper: int64 (n, 2 + targets), columns as `money_columns`; named parts + other == total in `money`.
+    probability: float64 (n,) of buying at all in the horizon. segment: uint8 (n,), index into SEGMENTS.
+    cold_start: bool (n,), fewer than two purchases seen. raw: float64 (n, boosters), each money booster's own number.
+    """
+
+    money: IntArray
+    lower: IntArray
+    upper: IntArray
+    probability: FloatArray
+    segment: npt.NDArray[np.uint8]
+    cold_start: npt.NDArray[np.bool_]
+    raw: FloatArray
+
+
+def money_columns(targets: Sequence[str]) -> tuple[str, ...]:
+    """What the columns of money are, in order."""
+    return ("total", *targets, "other")
+
+
+def result_columns(targets: Sequence[str]) -> tuple[str, ...]:
+    """The columns that a result file adds to the uploaded ones, in order."""
+    spend = tuple(f"predicted_{name}_spend" for name in money_columns(targets))
+    return (
+        *spend,
+        "predicted_total_spend_lower",
+        "predicted_total_spend_upper",
+        "purchase_probability_30d",
+        "segment",
+        "currency",
+        "model_version",
+        "status",
+        "error",
+    )
+
+
+def snapshots_dir(models_dir: Path) -> Path:
+    """Where the snapshots are."""
+    return models_dir / "snapshots"
+
+
+def encode_ids(customer_ids: Iterable[str]) -> npt.NDArray[np.bytes_]:
+    """Ids as fixed-width UTF-8, the form they are sorted and searched in."""
+    return np.array([identity.encode() for identity in customer_ids], dtype=np.bytes_)
+
+
+def write_snapshot(
+    models_dir: Path,
+    *,
+    as_of: date,
+    bundle_id: str,
+    currency: str,
+    targets: Sequence[str],
+    raw_names: Sequence[str],
+    customer_ids: Sequence[str],
+    features: npt.NDArray[np.float32],
+    answers: Answers,
+) -> str:
+    """Writes one snapshot whole or not at all and returns its id.
+
+    customer_ids: n distinct ids in any order; features: float32 (n, F), NaN rows for customers that never bought.
+    Raises ValueError on a repeated id.
+    """
+    encoded = encode_ids(customer_ids)
+    order = np.argsort(encoded, kind="stable")
+    encoded = encoded[order]
+    if len(encoded) > 1 and bool((encoded[1:] == encoded[:-1]).any()):
+        raise ValueError("A customer id occurs twice in the snapshot.")
+    parent = snapshots_dir(models_dir)
+    with staged_folder(parent) as staging:
+        np.save(staging / "customer_id.npy", encoded)
+        np.save(staging / "features.npy", np.ascontiguousarray(features[order], dtype=np.float32))
+        for name in ("money", "lower", "upper", "probability", "segment", "cold_start", "raw"):
+            np.save(staging / f"{name}.npy", np.ascontiguousarray(getattr(answers, name)[order]))
+        meta = {
+            "format": FORMAT,
+            "as_of": as_of.isoformat(),
+            "bundle_id": bundle_id,
+            "currency": currency,
+            "targets": list(targets),
+            "raw": list(raw_names),
+            "n_customers": len(encoded),
+            "files": digests_below(staging),
+        }
+        snapshot_id = content_id(as_of, meta)
+        (staging / META).write_text(json.dumps({"snapshot_id": snapshot_id, **meta}, indent=1), "utf-8")
+        settle_folder(staging, parent / snapshot_id)
+    return snapshot_id
+
+
+class Snapshot:
+    """A memory-mapped snapshot; cheap to open, safe to share between threads and to use after a fork."""
+
+    def __init__(self, folder: Path, meta: Mapping[str, Any]) -> None:
+        self.snapshot_id = str(meta["snapshot_id"])
+        self.bundle_id = str(meta["bundle_id"])
+        self.as_of = date.fromisoformat(meta["as_of"])
+        self.currency = str(meta["currency"])
+        self.targets: tuple[str, ...] = tuple(meta["targets"])
+        self.n_customers = int(meta["n_customers"])
+        self._raw_names: tuple[str, ...] = tuple(meta["raw"])
+        self._ids = self._map(folder, "customer_id")
+        self._features = self._map(folder, "features")
+        self._money, self._lower, self._upper = (self._map(folder, name) for name in ("money", "lower", "upper"))
+        self._probability = self._map(folder, "probability")
+        self._segment = self._map(folder, "segment")
+        self._cold_start = self._map(folder, "cold_start")
+        self._raw = self._map(folder, "raw")
+
+    def _map(self, folder: Path, name: str) -> npt.NDArray[Any]:
+        try:
+            mapped = np.load(folder / f"{name}.npy", mmap_mode="r" if self.n_customers else None)
+        except (OSError, ValueError):
+            raise SnapshotMismatch(f"{folder / name}.npy is missing or damaged: rebuild the snapshot.") from None
+        if len(mapped) != self.n_customers:
+            raise SnapshotMismatch(
+                f"{folder / name}.npy has {len(mapped)} rows, the snapshot says {self.n_customers}: rebuild the snapshot."
+            )
+        # a plain ndarray over the same pages: the memmap subclass costs a Python call per slice
+        return mapped.view(np.ndarray) if isinstance(mapped, np.memmap) else mapped
+
+    def positions(self, customer_ids: Sequence[str]) -> IntArray:
+        """Row of each id, int64 (n,); -1 where the id is unknown."""
+        if not self.n_customers or not len(customer_ids):
+            return np.full(len(customer_ids), -1, dtype=np.int64)
+        wanted = encode_ids(customer_ids)
+        found = np.minimum(np.searchsorted(self._ids, wanted), self.n_customers - 1)
+        # a fixed-width array drops trailing NULs: an id that carries one is nobody's
+        known = (self._ids[found] == wanted) & np.array(["\0" not in identity for identity in customer_ids])
+        return np.where(known, found, -1)
+
+    def customer_ids(self, positions: npt.ArrayLike) -> list[str]:
+        """The ids at these rows."""
+        return [identity.decode() for identity in self._ids[np.asarray(positions, dtype=np.int64)]]
+
+    def features(self, positions: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The features that the predictions were made from, float32 (n, F); NaN rows for customers that never bought."""
+        return self._features[np.asarray(positions, dtype=np.int64)]
+
+    def columns(self, positions: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
+        """The answers at these rows by name; money in units of the currency, to two decimals.
+
+        `predicted_<x>_spend`, `…_lower`, `…_upper` for total, each target and other; `purchase_probability_30d`,
+        `segment` (text), `cold_start` (bool).
+        """
+        rows = np.asarray(positions, dtype=np.int64)
+        answers: dict[str, npt.NDArray[Any]] = {}
+        money, lower, upper = self._money[rows], self._lower[rows], self._upper[rows]
+        for index, name in enumerate(money_columns(self.targets)):
+            answers[f"predicted_{name}_spend"] = money[:, index] / CENTS
+            answers[f"predicted_{name}_spend_lower"] = lower[:, index] / CENTS
+            answers[f"predicted_{name}_spend_upper"] = upper[:, index] / CENTS
+        answers["purchase_probability_30d"] = np.round(self._probability[rows], 4)
+        answers["segment"] = np.array(SEGMENTS)[self._segment[rows]]
+        answers["cold_start"] = self._cold_start[rows]
+        return answers
+
+    def raw(self, positions: npt.ArrayLike) -> dict[str, FloatArray]:
+        """Each money booster's own number at these rows, by member name; NaN for customers that never bought."""
+        own = self._raw[np.asarray(positions, dtype=np.int64)]
+        return {name: own[:, index] for index, name in enumerate(self._raw_names)}
+
+
+def load_snapshot(models_dir: Path, snapshot_id: str) -> Snapshot:
+    """Opens a snapshot by memory-mapping it.
+
+    Raises NoServingModel if there is none of this id, SnapshotMismatch if it is damaged or of another format.
+    """
+    folder = snapshots_dir(models_dir) / snapshot_id
+    try:
+        meta = json.loads((folder / META).read_text("utf-8"))
+    except FileNotFoundError:
+        raise NoServingModel(
+            f"There is no snapshot {snapshot_id} in {snapshots_dir(models_dir)}: train again."
+        ) from None
+    except ValueError:
+        raise SnapshotMismatch(f"{folder / META} is not JSON: the snapshot is damaged, rebuild it.") from None
+    sealed = {key: value for key, value in meta.items() if key != "snapshot_id"}
+    if meta.get("format") != FORMAT or content_id(date.fromisoformat(meta["as_of"]), sealed) != snapshot_id:
+        raise SnapshotMismatch(
+            f"Snapshot {snapshot_id} has another format or was changed after it was made: rebuild it."
+        )
+    return Snapshot(folder, meta)

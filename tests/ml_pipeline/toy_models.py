@@ -1,0 +1,93 @@
+"""A small real bundle and snapshot for tests of what stands behind the pipeline: no training, made-up numbers."""
+
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from ml_pipeline.features import feature_names
+
+from ml_pipeline.bundle import ServingPair, seal_bundle, staged_folder, versions_dir, write_pointer
+from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
+
+TARGETS = ("electronics", "grocery", "sports")
+AS_OF = date(2026, 1, 1)
+
+
+def write_toy_pair(
+    models_dir: Path,
+    customer_ids: Sequence[str],
+    targets: Sequence[str] = TARGETS,
+    as_of: date = AS_OF,
+    seed: int = 7,
+    currency: str = "INR",
+) -> ServingPair:
+    """Writes and promotes a pair whose predictions are random but coherent; one seed, one pair."""
+    rng = np.random.default_rng(seed)
+    names = feature_names(targets)
+    n = len(customer_ids)
+    parts = rng.integers(0, 500_00, size=(n, len(targets) + 1))
+    money = np.column_stack([parts.sum(axis=1), parts]).astype(np.int64)
+    raw_names = [f"xgboost_{name}_spend" for name in ("total", *targets)]
+    answers = Answers(
+        money=money,
+        lower=money // 2,
+        upper=money * 2,
+        probability=rng.random(n),
+        segment=rng.integers(0, 3, size=n).astype(np.uint8),
+        cold_start=rng.random(n) < 0.1,
+        raw=rng.random((n, len(raw_names))) * 1000,
+    )
+    with staged_folder(versions_dir(models_dir)) as staging:
+        (staging / "backtest.json").write_text(json.dumps(toy_backtest(targets)), "utf-8")
+        (staging / "MODEL_CARD.md").write_text("# Toy\n", "utf-8")
+        bundle_id = seal_bundle(
+            staging,
+            models_dir,
+            {
+                "as_of": as_of.isoformat(),
+                "currency": currency,
+                "spend": "gross",
+                "horizon_days": 30,
+                "targets": list(targets),
+                "features": list(names),
+                "trained_on": {"as_of": as_of.isoformat(), "observations": 10, "customers": n, "seed": seed},
+                "libraries": {},
+                "members": {},
+                "serving": {name: {"kind": "rule", "name": "zero"} for name in money_columns(targets)},
+                "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
+            },
+        )
+    snapshot_id = write_snapshot(
+        models_dir,
+        as_of=as_of,
+        bundle_id=bundle_id,
+        currency=currency,
+        targets=targets,
+        raw_names=raw_names,
+        customer_ids=customer_ids,
+        features=rng.random((n, len(names))).astype(np.float32),
+        answers=answers,
+    )
+    pair = ServingPair(bundle_id, snapshot_id)
+    write_pointer(models_dir, pair)
+    return pair
+
+
+def toy_backtest(targets: Sequence[str]) -> dict[str, object]:
+    """A backtest of the real shape with one rule."""
+    candidate = {
+        "name": "zero",
+        "kind": "rule",
+        "metrics": {"all": {"mae": 1.0, "bias": 0.0}, "active_90d": {"mae": 1.0, "bias": 0.0}},
+    }
+    served = {"served": "zero", "best_rule": "zero", "beats_best_rule": False, "candidates": [candidate]}
+    return {
+        "selection_days": ["2025-11-02"],
+        "report_days": ["2025-12-02"],
+        "selection_rule": "toy",
+        "targets": dict.fromkeys(("total", *targets), served),
+        "probability": {"served": {"auc": 0.5, "brier": 0.25, "log_loss": 0.69}},
+        "intervals": {},
+    }
