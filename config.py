@@ -1,0 +1,215 @@
+"""The settings, and the only reader of the environment and of `.env`. The environment wins over the file."""
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+VERSION = "0.1.0"
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENTS = ("production", "development", "testing")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+PLACEHOLDER = re.compile(r"^(your[_\-\s].*|<.*>|change[_\-]?me.*|replace[_\-]?me.*|x{3,}|todo)$", re.IGNORECASE)
+CREDENTIALS = ("SUPABASE_URL", "SUPABASE_KEY", "GROQ_API_KEY", "LLM_BASE_URL")
+"""Variables that people copy from guides of this kind with their placeholder; refused as such wherever they are set."""
+
+
+class BadConfiguration(Exception):
+    """One or more variables cannot be used; the message has one line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set; each field is the variable of the same name in capitals."""
+
+    flask_env: str
+    port: int
+    cors_origins: tuple[str, ...]
+    allow_anonymous: bool
+    log_level: str
+    data_dir: Path
+    models_dir: Path
+    var_dir: Path
+    redis_url: str
+    database_url: str
+    single_host: bool
+    max_upload_mb: int
+    lease_seconds: float
+    watchdog_seconds: float
+    max_attempts: int
+
+    @property
+    def is_production(self) -> bool:
+        """Whether nothing may be assumed of who calls."""
+        return self.flask_env == "production"
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The largest file that is taken."""
+        return self.max_upload_mb * 1024 * 1024
+
+
+VARIABLES = tuple(field.name.upper() for field in fields(Settings))
+
+
+class _Reader:
+    """Reads variables one by one and collects what is wrong with them, so that all of it is said at once."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[str] = []
+
+    def text(self, name: str, default: str) -> str:
+        return self._environ.get(name, "").strip() or default
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        text = self.text(name, "")
+        try:
+            value = float(text) if text else default
+        except ValueError:
+            value = float("nan")
+        if low <= value <= high:
+            return value
+        self.problems.append(f"{name} is {text!r}; it must be a number from {low:g} to {high:g}.")
+        return default
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.number(name, default, low, high)
+        if value == int(value):
+            return int(value)
+        self.problems.append(f"{name} is {value!r}; it must be a whole number.")
+        return default
+
+    def flag(self, name: str) -> bool:
+        text = self.text(name, "0").lower()
+        if text not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+            self.problems.append(f"{name} is {text!r}; write 1 or 0.")
+        return text in ("1", "true", "yes", "on")
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...], shape: Callable[[str], str]) -> str:
+        text = shape(self.text(name, default))
+        if text in choices:
+            return text
+        self.problems.append(f"{name} is {text!r}; it must be one of {', '.join(choices)}.")
+        return default
+
+    def folder(self, name: str, default: str) -> Path:
+        path = (ROOT / Path(self.text(name, default)).expanduser()).resolve()
+        if path.exists() and not path.is_dir():
+            self.problems.append(f"{name} is {path}, which is a file; it must be a folder.")
+        return path
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings from `environ` alone, or (None) from the process environment and `.env` beside this file.
+
+    An empty value counts as not set. Raises BadConfiguration naming every variable that cannot be used.
+    """
+    given, named = (environ, set(environ)) if environ is not None else _read_environment()
+    reader = _Reader(given)
+    reader.problems += _placeholders(given, named)
+    var_dir = reader.folder("VAR_DIR", "var")
+    settings = Settings(
+        flask_env=reader.choice("FLASK_ENV", "production", ENVIRONMENTS, str.lower),
+        port=reader.integer("PORT", 5000, 1, 65535),
+        cors_origins=tuple(part.strip() for part in reader.text("CORS_ORIGINS", "").split(",") if part.strip()),
+        allow_anonymous=reader.flag("ALLOW_ANONYMOUS"),
+        log_level=reader.choice("LOG_LEVEL", "INFO", LOG_LEVELS, str.upper),
+        data_dir=reader.folder("DATA_DIR", "pymind_dataset"),
+        models_dir=reader.folder("MODELS_DIR", "models"),
+        var_dir=var_dir,
+        redis_url=reader.text("REDIS_URL", "redis://127.0.0.1:6379/0"),
+        database_url=_database_url(reader.text("DATABASE_URL", f"sqlite:///{var_dir / 'jobs.sqlite3'}")),
+        single_host=reader.flag("SINGLE_HOST"),
+        max_upload_mb=reader.integer("MAX_UPLOAD_MB", 200, 1, 100_000),
+        lease_seconds=reader.number("LEASE_SECONDS", 15, 1, 3600),
+        watchdog_seconds=reader.number("WATCHDOG_SECONDS", 3, 0.1, 600),
+        max_attempts=reader.integer("MAX_ATTEMPTS", 3, 1, 100),
+    )
+    problems = reader.problems or _contradictions(settings)
+    if problems:
+        raise BadConfiguration(problems)
+    return settings
+
+
+def _read_environment() -> tuple[dict[str, str], set[str]]:
+    written = {name: value or "" for name, value in dotenv_values(ROOT / ".env").items()}
+    return {**written, **os.environ}, set(written) | set(VARIABLES) | set(CREDENTIALS)
+
+
+def _placeholders(environ: Mapping[str, str], names: set[str]) -> list[str]:
+    return [
+        f"{name} still is the placeholder {environ[name].strip()!r}: give its real value, or delete the line to do without."
+        for name in sorted(names)
+        if PLACEHOLDER.match(environ.get(name, "").strip())
+    ]
+
+
+def _database_url(text: str) -> str:
+    """Postgres under the driver that is installed, whichever of its usual spellings was given."""
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", text)
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    problems = [
+        f"CORS_ORIGINS has {origin!r}; an origin is scheme://host[:port] without a path, for example "
+        "https://shop.example.com; several are separated by commas."
+        for origin in settings.cors_origins
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin)
+    ]
+    if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "redis+socket", "unix"):
+        problems.append("REDIS_URL must begin with redis:// or rediss://, for example redis://127.0.0.1:6379/0.")
+    scheme = urlsplit(settings.database_url).scheme
+    if scheme not in ("sqlite", "postgresql+psycopg"):
+        problems.append(
+            f"DATABASE_URL begins with {scheme!r}; it must be sqlite:///path/to/file or postgresql://user:password@host/name."
+        )
+    if settings.database_url in ("sqlite://", "sqlite:///:memory:"):
+        problems.append("DATABASE_URL is a database in memory; web and workers are processes, they need a file.")
+    if scheme == "sqlite" and not settings.single_host and not _is_this_host(settings.redis_url):
+        problems.append(
+            "REDIS_URL points to another host while DATABASE_URL is a SQLite file: workers on other hosts would not see "
+            "the jobs. Set DATABASE_URL to a Postgres, or SINGLE_HOST=1 if web and workers all run on this one machine."
+        )
+    if settings.watchdog_seconds > settings.lease_seconds:
+        problems.append(
+            f"WATCHDOG_SECONDS ({settings.watchdog_seconds:g}) is longer than LEASE_SECONDS ({settings.lease_seconds:g}); "
+            "a lost job would wait for nothing. Make it shorter."
+        )
+    return problems
+
+
+def _is_this_host(url: str) -> bool:
+    host = urlsplit(url).hostname
+    if host is None or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Config:
+    """For people: `python -c "from config import Config; Config.validate()"`."""
+
+    @staticmethod
+    def validate() -> Settings:
+        """The settings in force; says what is wrong in words and exits with 1 if something is."""
+        try:
+            settings = load_settings()
+        except BadConfiguration as problem:
+            raise SystemExit(f"The configuration cannot be used:\n{problem}") from None
+        sys.stdout.write(
+            f"The configuration is fine: {settings.flask_env}, port {settings.port}, models in {settings.models_dir}.\n"
+        )
+        return settings
