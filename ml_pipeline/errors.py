@@ -24,6 +24,10 @@ class MissingColumns(DataError):
     """Required columns are absent."""
 
 
+class AmbiguousTable(DataError):
+    """Two files claim to be the same table."""
+
+
 class UnreadableTable(DataError):
     """A table's file cannot be read as what its name says."""
 
@@ -50,3 +54,11 @@ class BundleMismatch(ModelError):
 
 class SnapshotMismatch(ModelError):
     """A snapshot does not fit its bundle or its own files."""
+
+
+class BadSampleRequest(DataError):
+    """Sample tables of this size or in this place cannot be made."""
+
+
+class TablesExist(DataError):
+    """The folder to write tables into already holds some."""
