@@ -1,0 +1,543 @@
+"""Every feature: its name, meaning, unit, when it is missing, and its formula over the totals.
+
+A feature is a small frozen object. Its name is that of its class, or follows from its parameters; nothing else in the
+repository spells one. Its formula sees one row of `totals.build_totals`; floats begin here, and only here.
+"""
+
+import inspect
+import math
+import re
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import ClassVar
+
+import ibis
+import ibis.expr.types as ir
+
+from ml_pipeline.schema import AMOUNT_SCALE, HORIZON_DAYS, QUANTITY_SCALE
+from ml_pipeline.totals import WEEKDAYS, Window, WindowTotal, of_target, on_weekday
+
+SHORTEST_TENURE_DAYS = 30
+"""Rates of younger customers are taken over this many days: one purchase yesterday is not one purchase a day."""
+CALENDAR_OFFSET_DAYS = 14
+"""The middle of the target window decides its month."""
+
+ONE_TRANSACTION = "there is only one transaction"
+NO_KNOWN_CATEGORY = "no line so far has a known category"
+NO_KNOWN_PROMOTION = "of no transaction is it known whether it had a promotion"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column. The class's name in small letters is the column's, its docstring the meaning, unless overridden."""
+
+    unit: ClassVar[str]
+    missing: ClassVar[str] = "never"
+
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for the docs."""
+        return inspect.cleandoc(type(self).__doc__ or "").format(**vars(self))
+
+    @property
+    def window_totals(self) -> tuple[WindowTotal, ...]:
+        """The sums over windows that the formula reads."""
+        return ()
+
+    def value(self, row: ir.Table) -> ir.Value:
+        """The formula: a number, NULL where `missing` says so."""
+        raise NotImplementedError
+
+
+def _ratio(numerator: ir.Value, denominator: ir.Value) -> ir.Value:
+    # nullif: a division by zero is an infinity in one engine and NULL or an error in others.
+    return numerator.cast("float64") / denominator.cast("float64").nullif(0.0)
+
+
+def _floored(units: ir.Value) -> ir.Value:
+    """Net spend can be negative; it counts as 0."""
+    return ibis.greatest(units, 0)
+
+
+def _where_category_known(row: ir.Table, value: ir.Value) -> ir.Value:
+    return (row.categorised > 0).ifelse(value.cast("float64"), ibis.null("float64"))
+
+
+def _rate_days(row: ir.Table) -> ir.Value:
+    return ibis.greatest(row.as_of_day - row.first_day, SHORTEST_TENURE_DAYS)
+
+
+# Recency
+
+
+class DaysSinceLastTransaction(Feature):
+    """Days from the last transaction to as_of; 1 when it was on the day before."""
+
+    unit = "days"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row.as_of_day - row.last_day
+
+
+class DaysSinceFirstTransaction(Feature):
+    """Days from the first transaction to as_of."""
+
+    unit = "days"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row.as_of_day - row.first_day
+
+
+class TotalTransactions(Feature):
+    """Transactions with at least one valid line."""
+
+    unit = "count"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row.transactions
+
+
+class AvgDaysBetweenTransactions(Feature):
+    """The usual gap: days from the first to the last transaction, divided by transactions - 1."""
+
+    unit = "days"
+    missing = ONE_TRANSACTION
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row.last_day - row.first_day, row.transactions - 1)
+
+
+class CustomerTenureDays(Feature):
+    """Days to as_of since the first transaction, or since customer_since where that is earlier."""
+
+    unit = "days"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row.as_of_day - ibis.least(row.first_day, row.customer_since_day.fill_null(row.first_day))
+
+
+class RecencyRatio(Feature):
+    """Days since the last transaction, divided by the usual gap; above 1 the customer is overdue."""
+
+    unit = "ratio"
+    missing = "there is only one transaction, or all are of one day"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio((row.as_of_day - row.last_day) * (row.transactions - 1), row.last_day - row.first_day)
+
+
+# Frequency and money
+
+
+@dataclass(frozen=True)
+class WindowCount(Feature):
+    """Transactions on days as_of-{window.oldest} .. as_of-{window.newest}."""
+
+    window: Window
+    unit = "count"
+
+    @property
+    def name(self) -> str:
+        return f"transaction_count_{self.window.label}"
+
+    @property
+    def window_totals(self) -> tuple[WindowTotal, ...]:
+        return (WindowTotal("transactions", self.window),)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row[self.window_totals[0].column]
+
+
+@dataclass(frozen=True)
+class WindowSpend(Feature):
+    """Spend on days as_of-{window.oldest} .. as_of-{window.newest}; net spend below 0 counts as 0."""
+
+    window: Window
+    unit = "money"
+
+    @property
+    def name(self) -> str:
+        return f"total_spend_{self.window.label}"
+
+    @property
+    def window_totals(self) -> tuple[WindowTotal, ...]:
+        return (WindowTotal("amount", self.window),)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(_floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+
+
+class LifetimeSpend(Feature):
+    """Spend on all days before as_of; net spend below 0 counts as 0."""
+
+    unit = "money"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(_floored(row.amount), ibis.literal(AMOUNT_SCALE))
+
+
+class AvgTransactionValue(Feature):
+    """Mean gross value of a transaction (the sum of its valid lines)."""
+
+    unit = "money"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row.gross, row.transactions * AMOUNT_SCALE)
+
+
+class MaxTransactionValue(Feature):
+    """Largest gross value of a transaction."""
+
+    unit = "money"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row.largest_gross, ibis.literal(AMOUNT_SCALE))
+
+
+class MinTransactionValue(Feature):
+    """Smallest gross value of a transaction."""
+
+    unit = "money"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row.smallest_gross, ibis.literal(AMOUNT_SCALE))
+
+
+class StdTransactionValue(Feature):
+    """Population standard deviation of the transactions' gross values."""
+
+    unit = "money"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        # n * sum(v^2) - sum(v)^2 is exact in whole numbers; the textbook formula in floats is not, and can be negative.
+        n, total = row.transactions.cast("decimal(38, 0)"), row.gross.cast("decimal(38, 0)")
+        return _ratio((n * row.squared_gross - total * total).cast("float64").sqrt(), row.transactions * AMOUNT_SCALE)
+
+
+class SpendVelocity(Feature):
+    """Lifetime spend per day since the first transaction, over at least 30 days."""
+
+    unit = "money per day"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(_floored(row.amount), _rate_days(row) * AMOUNT_SCALE)
+
+
+# Diversity
+
+
+@dataclass(frozen=True)
+class NumDistinct(Feature):
+    """Different {things} bought so far."""
+
+    things: str
+    unit = "count"
+
+    @property
+    def name(self) -> str:
+        return f"num_distinct_{self.things}"
+
+    @property
+    def missing(self) -> str:  # type: ignore[override]
+        return f"no line so far names one of the {self.things}"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row[self.things].nullif(0)
+
+
+@dataclass(frozen=True)
+class TargetWindowSpend(Feature):
+    """Spend in {target} on days as_of-{window.oldest} .. as_of-{window.newest}; net spend below 0 counts as 0."""
+
+    target: str
+    window: Window
+    unit = "money"
+    missing = NO_KNOWN_CATEGORY
+
+    @property
+    def name(self) -> str:
+        return f"spend_{self.window.label}_{self.target}"
+
+    @property
+    def window_totals(self) -> tuple[WindowTotal, ...]:
+        return (WindowTotal("amount", self.window, self.target),)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        spend = _ratio(_floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+        return _where_category_known(row, spend)
+
+
+@dataclass(frozen=True)
+class TargetLifetimeSpend(Feature):
+    """Spend in {target} on all days before as_of; net spend below 0 counts as 0."""
+
+    target: str
+    unit = "money"
+    missing = NO_KNOWN_CATEGORY
+
+    @property
+    def name(self) -> str:
+        return f"lifetime_spend_{self.target}"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        spend = _ratio(_floored(row[of_target("amount", self.target)]), ibis.literal(AMOUNT_SCALE))
+        return _where_category_known(row, spend)
+
+
+@dataclass(frozen=True)
+class TargetTransactions(Feature):
+    """Transactions with at least one valid line in {target}."""
+
+    target: str
+    unit = "count"
+    missing = NO_KNOWN_CATEGORY
+
+    @property
+    def name(self) -> str:
+        return f"txn_count_{self.target}"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _where_category_known(row, row[of_target("transactions", self.target)])
+
+
+@dataclass(frozen=True)
+class TargetDaysSince(Feature):
+    """Days from the last transaction with {target} to as_of."""
+
+    target: str
+    unit = "days"
+
+    @property
+    def missing(self) -> str:  # type: ignore[override]
+        return f"nothing of {self.target} was bought so far"
+
+    @property
+    def name(self) -> str:
+        return f"days_since_{self.target}"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row.as_of_day - row[of_target("last_day", self.target)]
+
+
+@dataclass(frozen=True)
+class TargetFavorite(Feature):
+    """1 where lifetime spend in {target} is above 0 and no other named target's is higher (ties share), else 0."""
+
+    target: str
+    targets: tuple[str, ...]
+    unit = "0 or 1"
+    missing = NO_KNOWN_CATEGORY
+
+    @property
+    def name(self) -> str:
+        return f"favorite_category_{self.target}"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        own = row[of_target("amount", self.target)]
+        highest = ibis.greatest(0, *(row[of_target("amount", target)] for target in self.targets))
+        return _where_category_known(row, ((own > 0) & (own == highest)).cast("int32"))
+
+
+# Behaviour
+
+
+class PromotionUsageRate(Feature):
+    """Share of the transactions with a promoted line, among those where that is known."""
+
+    unit = "share"
+    missing = NO_KNOWN_PROMOTION
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row.promoted, row.promotion_known)
+
+
+class PromotionUsageCount(Feature):
+    """Transactions with at least one promoted line."""
+
+    unit = "count"
+    missing = NO_KNOWN_PROMOTION
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return (row.promotion_known > 0).ifelse(row.promoted, ibis.null("int64"))
+
+
+@dataclass(frozen=True)
+class PurchaseMomentum(Feature):
+    """Transactions of the last 30 days, divided by a third of those of the last 90."""
+
+    recent: Window
+    longer: Window
+    unit = "ratio"
+
+    @property
+    def missing(self) -> str:  # type: ignore[override]
+        return f"there is no transaction in the last {self.longer.days} days"
+
+    @property
+    def name(self) -> str:
+        return "purchase_momentum"
+
+    @property
+    def window_totals(self) -> tuple[WindowTotal, ...]:
+        return WindowTotal("transactions", self.recent), WindowTotal("transactions", self.longer)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        recent, longer = (row[total.column] for total in self.window_totals)
+        return _ratio(recent * self.longer.days, longer * self.recent.days)
+
+
+@dataclass(frozen=True)
+class SpendMomentum(Feature):
+    """Spend per day on as_of-{recent.oldest} .. -{recent.newest}, over that on as_of-{before.oldest} .. -{before.newest}."""
+
+    recent: Window
+    before: Window
+    unit = "ratio"
+
+    @property
+    def missing(self) -> str:  # type: ignore[override]
+        return f"nothing was spent on days {self.before.newest} to {self.before.oldest} before as_of"
+
+    @property
+    def name(self) -> str:
+        return f"spend_momentum_{self.recent.label}_over_{self.before.label}"
+
+    @property
+    def window_totals(self) -> tuple[WindowTotal, ...]:
+        return WindowTotal("amount", self.recent), WindowTotal("amount", self.before)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        recent, before = (_floored(row[total.column]) for total in self.window_totals)
+        return _ratio(recent.cast("float64") * self.before.days, before.cast("float64") * self.recent.days)
+
+
+class WeekendTransactionRate(Feature):
+    """Share of the transactions on a Saturday or Sunday."""
+
+    unit = "share"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row[on_weekday(5)] + row[on_weekday(6)], row.transactions)
+
+
+class MostCommonDayOfWeek(Feature):
+    """The day of the week with most transactions, Monday 0 to Sunday 6; of equals the earliest."""
+
+    unit = "0 to 6"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        most = ibis.greatest(*(row[on_weekday(weekday)] for weekday in WEEKDAYS))
+        return ibis.cases(*[(row[on_weekday(weekday)] == most, weekday) for weekday in WEEKDAYS])
+
+
+class AvgItemsPerTransaction(Feature):
+    """Mean quantity of a transaction's valid lines."""
+
+    unit = "quantity"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row["items"], row.transactions * QUANTITY_SCALE)
+
+
+class MaxItemsPerTransaction(Feature):
+    """Largest quantity of a transaction's valid lines."""
+
+    unit = "quantity"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row.most_items, ibis.literal(QUANTITY_SCALE))
+
+
+class TotalItemsPurchased(Feature):
+    """Quantity of all valid lines."""
+
+    unit = "quantity"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row["items"], ibis.literal(QUANTITY_SCALE))
+
+
+class TransactionDensity(Feature):
+    """Transactions per 30 days since the first, over at least 30 days."""
+
+    unit = "count per 30 days"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row.transactions * 30, _rate_days(row))
+
+
+class ReturnRate(Feature):
+    """Share of the lines that are returns or cancellations."""
+
+    unit = "share"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return _ratio(row.returned_lines, row.lines)
+
+
+class IsColdStart(Feature):
+    """1 where there is only one transaction, else 0."""
+
+    unit = "0 or 1"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return (row.transactions < 2).cast("int32")
+
+
+# Calendar of the target window: decided by as_of alone, so worked out once per as_of day and not once per row
+
+
+class CalendarFeature(Feature):
+    """A fact of the target window."""
+
+    def of(self, as_of: date) -> float:
+        """The number for one as_of day."""
+        raise NotImplementedError
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row[self.name]
+
+
+def _month_angle(as_of: date) -> float:
+    return 2 * math.pi * ((as_of + timedelta(days=CALENDAR_OFFSET_DAYS)).month - 1) / 12
+
+
+class TargetMonthSin(CalendarFeature):
+    """Sine of the month of as_of + 14 days on the circle of the year, January at 0."""
+
+    unit = "-1 to 1"
+
+    def of(self, as_of: date) -> float:
+        return math.sin(_month_angle(as_of))
+
+
+class TargetMonthCos(CalendarFeature):
+    """Cosine of the month of as_of + 14 days on the circle of the year, January at 1."""
+
+    unit = "-1 to 1"
+
+    def of(self, as_of: date) -> float:
+        return math.cos(_month_angle(as_of))
+
+
+class TargetWeekendDays(CalendarFeature):
+    """Saturdays and Sundays among the 30 days from as_of on."""
+
+    unit = "days"
+
+    def of(self, as_of: date) -> float:
+        return float(sum((as_of + timedelta(days=ahead)).weekday() >= 5 for ahead in range(HORIZON_DAYS)))
+
+
+class TargetDaysToYearEnd(CalendarFeature):
+    """Days from as_of to 31 December of its year, 0 on the day itself."""
+
+    unit = "days"
+
+    def of(self, as_of: date) -> float:
+        return float((date(as_of.year, 12, 31) - as_of).days)

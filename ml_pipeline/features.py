@@ -1,0 +1,237 @@
+"""What is known of every customer at the start of each as_of day: the one snapshot function.
+
+Training calls `build_features` for many days, a snapshot for one, the raw-history request for one customer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+from ibis.backends.duckdb import Backend
+
+from ml_pipeline.feature_definitions import (
+    AvgDaysBetweenTransactions,
+    AvgItemsPerTransaction,
+    AvgTransactionValue,
+    CalendarFeature,
+    CustomerTenureDays,
+    DaysSinceFirstTransaction,
+    DaysSinceLastTransaction,
+    Feature,
+    IsColdStart,
+    LifetimeSpend,
+    MaxItemsPerTransaction,
+    MaxTransactionValue,
+    MinTransactionValue,
+    MostCommonDayOfWeek,
+    NumDistinct,
+    PromotionUsageCount,
+    PromotionUsageRate,
+    PurchaseMomentum,
+    RecencyRatio,
+    ReturnRate,
+    SpendMomentum,
+    SpendVelocity,
+    StdTransactionValue,
+    TargetDaysSince,
+    TargetDaysToYearEnd,
+    TargetFavorite,
+    TargetLifetimeSpend,
+    TargetMonthCos,
+    TargetMonthSin,
+    TargetTransactions,
+    TargetWeekendDays,
+    TargetWindowSpend,
+    TotalItemsPurchased,
+    TotalTransactions,
+    TransactionDensity,
+    WeekendTransactionRate,
+    WindowCount,
+    WindowSpend,
+)
+from ml_pipeline.totals import Window, build_totals
+
+MONTH, QUARTER = Window(1, 30), Window(1, 90)
+SECOND_MONTH, THIRD_AND_FOURTH_MONTH = Window(31, 60), Window(61, 120)
+WINDOWS = (Window(1, 7), MONTH, Window(1, 60), QUARTER, SECOND_MONTH, THIRD_AND_FOURTH_MONTH)
+TARGET_WINDOWS = (MONTH, QUARTER)
+
+_OF_EVERYTHING: tuple[Feature, ...] = (
+    DaysSinceLastTransaction(),
+    DaysSinceFirstTransaction(),
+    TotalTransactions(),
+    AvgDaysBetweenTransactions(),
+    CustomerTenureDays(),
+    RecencyRatio(),
+    *(WindowCount(window) for window in WINDOWS),
+    *(WindowSpend(window) for window in WINDOWS),
+    LifetimeSpend(),
+    AvgTransactionValue(),
+    MaxTransactionValue(),
+    MinTransactionValue(),
+    StdTransactionValue(),
+    SpendVelocity(),
+    *(NumDistinct(things) for things in ("products", "categories", "stores")),
+    PromotionUsageRate(),
+    PromotionUsageCount(),
+    PurchaseMomentum(MONTH, QUARTER),
+    SpendMomentum(MONTH, SECOND_MONTH),
+    SpendMomentum(MONTH, THIRD_AND_FOURTH_MONTH),
+    WeekendTransactionRate(),
+    MostCommonDayOfWeek(),
+    AvgItemsPerTransaction(),
+    MaxItemsPerTransaction(),
+    TotalItemsPurchased(),
+    TransactionDensity(),
+    ReturnRate(),
+    IsColdStart(),
+    TargetMonthSin(),
+    TargetMonthCos(),
+    TargetWeekendDays(),
+    TargetDaysToYearEnd(),
+)
+
+
+def _of_target(target: str, targets: tuple[str, ...]) -> tuple[Feature, ...]:
+    return (
+        *(TargetWindowSpend(target, window) for window in TARGET_WINDOWS),
+        TargetLifetimeSpend(target),
+        TargetTransactions(target),
+        TargetDaysSince(target),
+        TargetFavorite(target, targets),
+    )
+
+
+def feature_set(targets: Sequence[str]) -> tuple[Feature, ...]:
+    """All features of a shop with these targets, in the order of the columns."""
+    features = (*_OF_EVERYTHING, *(one for target in targets for one in _of_target(target, tuple(targets))))
+    names = [feature.name for feature in features]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"targets {', '.join(targets)}: two features would be called {', '.join(twice)}; "
+            "every target needs a name of its own that makes no other feature's name: rename the target"
+        )
+    return features
+
+
+def feature_names(targets: Sequence[str]) -> tuple[str, ...]:
+    """The names of `feature_set`, in its order."""
+    return tuple(feature.name for feature in feature_set(targets))
+
+
+DAYS_SINCE_LAST_TRANSACTION = DaysSinceLastTransaction().name
+DAYS_SINCE_FIRST_TRANSACTION = DaysSinceFirstTransaction().name
+TOTAL_TRANSACTIONS = TotalTransactions().name
+AVG_TRANSACTION_VALUE = AvgTransactionValue().name
+CUSTOMER_TENURE_DAYS = CustomerTenureDays().name
+LIFETIME_SPEND = LifetimeSpend().name
+SPEND_VELOCITY = SpendVelocity().name
+IS_COLD_START = IsColdStart().name
+CALENDAR_FEATURES = tuple(feature.name for feature in _OF_EVERYTHING if isinstance(feature, CalendarFeature))
+
+
+def spend_window_name(days: int, target: str | None = None) -> str:
+    """The feature that holds the spend of the last `days` days, in total or of one target."""
+    window = Window(1, days)
+    known = WINDOWS if target is None else TARGET_WINDOWS
+    if window not in known:
+        choices = ", ".join(str(one.oldest) for one in known if one.newest == 1)
+        raise ValueError(f"no feature holds the spend of the last {days} days; choose one of {choices}")
+    return WindowSpend(window).name if target is None else TargetWindowSpend(target, window).name
+
+
+def transaction_count_name(days: int) -> str:
+    """The feature that counts the transactions of the last `days` days."""
+    window = Window(1, days)
+    if window not in WINDOWS:
+        choices = ", ".join(str(one.oldest) for one in WINDOWS if one.newest == 1)
+        raise ValueError(f"no feature counts the transactions of the last {days} days; choose one of {choices}")
+    return WindowCount(window).name
+
+
+def lifetime_spend_name(target: str | None = None) -> str:
+    """The feature that holds the spend since the beginning, in total or of one target."""
+    return LIFETIME_SPEND if target is None else TargetLifetimeSpend(target).name
+
+
+def build_features(
+    purchases: ir.Table, customers: ir.Table, as_of_days: Sequence[date], targets: Sequence[str]
+) -> ir.Table:
+    """One row per (as_of, customer with a valid purchase on a day < as_of), in no order.
+
+    Columns: customer_id, as_of (date), then `feature_names(targets)`, all float64, NULL where undefined.
+    purchases: rows of `purchases.build_purchases`; those on or after an as_of are invisible to it.
+    customers: customer_id, customer_since (date or NULL); customers that are missing there are described all the same.
+    Equal days in `as_of_days` count once. Raises ValueError when there is none.
+    """
+    if not as_of_days:
+        raise ValueError("as_of_days is empty: features describe customers at the start of a day; name at least one")
+    features = feature_set(targets)
+    window_totals = dict.fromkeys(total for feature in features for total in feature.window_totals)
+    totals = build_totals(purchases, as_of_days, targets, tuple(window_totals))
+    row = _with_calendar(_with_customer_since(totals, customers), as_of_days, features)
+    columns = {feature.name: feature.value(row).cast("float64") for feature in features}
+    return row.select("customer_id", "as_of", **columns)
+
+
+def _with_customer_since(totals: ir.Table, customers: ir.Table) -> ir.Table:
+    """Adds customer_since_day, days since 1970-01-01; NULL where it is unknown or not before as_of."""
+    since = customers.group_by("customer_id").aggregate(day=customers.customer_since.min().epoch_days().cast("int32"))
+    joined = totals.left_join(since, "customer_id")
+    return joined.select(
+        *[totals[column] for column in totals.columns],
+        customer_since_day=(since.day < totals.as_of_day).ifelse(since.day, ibis.null("int32")),
+    )
+
+
+def _with_calendar(totals: ir.Table, as_of_days: Sequence[date], features: Sequence[Feature]) -> ir.Table:
+    """Adds the features that as_of alone decides."""
+    calendar = [feature for feature in features if isinstance(feature, CalendarFeature)]
+    days = sorted(set(as_of_days))
+    facts: dict[str, list] = {"day": days, **{one.name: [one.of(day) for day in days] for one in calendar}}
+    schema = {"day": "date", **{one.name: "float64" for one in calendar}}
+    facts_of_day = ibis.memtable(facts, schema=schema)
+    return totals.join(facts_of_day, totals.as_of == facts_of_day.day).drop("day")
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """The features as models read them; row i of all arrays belongs together, sorted by (as_of, customer_id)."""
+
+    values: np.ndarray
+    """(n_rows, n_features) float32, C-contiguous, NaN = missing; columns in the order of `names`."""
+    customer_ids: np.ndarray
+    """(n_rows,) str objects."""
+    as_of: np.ndarray
+    """(n_rows,) datetime64[D]."""
+    names: tuple[str, ...]
+
+
+def feature_matrix(engine: Backend, features: ir.Table, batch_rows: int = 50_000) -> FeatureMatrix:
+    """Runs `build_features` and reads it as float32: the only place where features lose digits.
+
+    features: customer_id, as_of and feature columns. Read in batches, so it needs little more memory than its answer.
+    """
+    names = tuple(name for name in features.columns if name not in ("customer_id", "as_of"))
+    table = engine.create_table(ibis.util.gen_name("features"), features, temp=True)
+    try:
+        n_rows = int(table.count().execute())
+        values = np.empty((n_rows, len(names)), dtype=np.float32)
+        customer_ids = np.empty(n_rows, dtype=object)
+        as_of = np.empty(n_rows, dtype="datetime64[D]")
+        start = 0
+        in_order = table.order_by("as_of", "customer_id")
+        for batch in in_order.to_pyarrow_batches(chunk_size=batch_rows):
+            rows = slice(start, start + batch.num_rows)
+            customer_ids[rows] = batch.column("customer_id").to_numpy(zero_copy_only=False)
+            as_of[rows] = batch.column("as_of").to_numpy(zero_copy_only=False)
+            for number, name in enumerate(names):
+                values[rows, number] = batch.column(name).to_numpy(zero_copy_only=False)
+            start += batch.num_rows
+    finally:
+        engine.drop_table(table.get_name(), force=True)
+    return FeatureMatrix(values, customer_ids, as_of, names)
