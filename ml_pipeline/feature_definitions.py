@@ -23,7 +23,6 @@ CALENDAR_OFFSET_DAYS = 14
 """The middle of the target window decides its month."""
 
 ONE_TRANSACTION = "there is only one transaction"
-NO_KNOWN_CATEGORY = "no line so far has a known category"
 NO_KNOWN_PROMOTION = "of no transaction is it known whether it had a promotion"
 
 
@@ -62,10 +61,6 @@ def _ratio(numerator: ir.Value, denominator: ir.Value) -> ir.Value:
 def _floored(units: ir.Value) -> ir.Value:
     """Net spend can be negative; it counts as 0."""
     return ibis.greatest(units, 0)
-
-
-def _where_category_known(row: ir.Table, value: ir.Value) -> ir.Value:
-    return (row.categorised > 0).ifelse(value.cast("float64"), ibis.null("float64"))
 
 
 def _rate_days(row: ir.Table) -> ir.Value:
@@ -257,7 +252,6 @@ class TargetWindowSpend(Feature):
     target: str
     window: Window
     unit = "money"
-    missing = NO_KNOWN_CATEGORY
 
     @property
     def name(self) -> str:
@@ -268,8 +262,7 @@ class TargetWindowSpend(Feature):
         return (WindowTotal("amount", self.window, self.target),)
 
     def value(self, row: ir.Table) -> ir.Value:
-        spend = _ratio(_floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
-        return _where_category_known(row, spend)
+        return _ratio(_floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
 
 
 @dataclass(frozen=True)
@@ -278,15 +271,13 @@ class TargetLifetimeSpend(Feature):
 
     target: str
     unit = "money"
-    missing = NO_KNOWN_CATEGORY
 
     @property
     def name(self) -> str:
         return f"lifetime_spend_{self.target}"
 
     def value(self, row: ir.Table) -> ir.Value:
-        spend = _ratio(_floored(row[of_target("amount", self.target)]), ibis.literal(AMOUNT_SCALE))
-        return _where_category_known(row, spend)
+        return _ratio(_floored(row[of_target("amount", self.target)]), ibis.literal(AMOUNT_SCALE))
 
 
 @dataclass(frozen=True)
@@ -295,14 +286,13 @@ class TargetTransactions(Feature):
 
     target: str
     unit = "count"
-    missing = NO_KNOWN_CATEGORY
 
     @property
     def name(self) -> str:
         return f"txn_count_{self.target}"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _where_category_known(row, row[of_target("transactions", self.target)])
+        return row[of_target("transactions", self.target)]
 
 
 @dataclass(frozen=True)
@@ -331,7 +321,6 @@ class TargetFavorite(Feature):
     target: str
     targets: tuple[str, ...]
     unit = "0 or 1"
-    missing = NO_KNOWN_CATEGORY
 
     @property
     def name(self) -> str:
@@ -340,7 +329,7 @@ class TargetFavorite(Feature):
     def value(self, row: ir.Table) -> ir.Value:
         own = row[of_target("amount", self.target)]
         highest = ibis.greatest(0, *(row[of_target("amount", target)] for target in self.targets))
-        return _where_category_known(row, ((own > 0) & (own == highest)).cast("int32"))
+        return ((own > 0) & (own == highest)).cast("int32")
 
 
 # Behaviour

@@ -3,13 +3,15 @@
 Training calls `build_features` for many days, a snapshot for one, the raw-history request for one customer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 from ml_pipeline.feature_definitions import (
@@ -123,8 +125,8 @@ def feature_names(targets: Sequence[str]) -> tuple[str, ...]:
     return tuple(feature.name for feature in feature_set(targets))
 
 
-DAYS_SINCE_LAST_TRANSACTION = DaysSinceLastTransaction().name
-DAYS_SINCE_FIRST_TRANSACTION = DaysSinceFirstTransaction().name
+DAYS_SINCE_LAST = DaysSinceLastTransaction().name
+DAYS_SINCE_FIRST = DaysSinceFirstTransaction().name
 TOTAL_TRANSACTIONS = TotalTransactions().name
 AVG_TRANSACTION_VALUE = AvgTransactionValue().name
 CUSTOMER_TENURE_DAYS = CustomerTenureDays().name
@@ -199,39 +201,47 @@ def _with_calendar(totals: ir.Table, as_of_days: Sequence[date], features: Seque
 
 
 @dataclass(frozen=True)
-class FeatureMatrix:
-    """The features as models read them; row i of all arrays belongs together, sorted by (as_of, customer_id)."""
+class FeatureRows:
+    """Features as models read them; row i of all arrays belongs together, sorted by (as_of, customer_id)."""
 
-    values: np.ndarray
-    """(n_rows, n_features) float32, C-contiguous, NaN = missing; columns in the order of `names`."""
-    customer_ids: np.ndarray
-    """(n_rows,) str objects."""
-    as_of: np.ndarray
-    """(n_rows,) datetime64[D]."""
-    names: tuple[str, ...]
+    as_of: npt.NDArray[np.datetime64]
+    """(n,) days."""
+    customer_id: npt.NDArray[np.str_]
+    """(n,)."""
+    features: npt.NDArray[np.float32]
+    """(n, n_features), C-contiguous, NaN = missing; columns in the order of the names that were asked for."""
+    other: Mapping[str, npt.NDArray[np.float64]]
+    """The remaining columns of the table, (n,) each, NaN = NULL."""
 
 
-def feature_matrix(engine: Backend, features: ir.Table, batch_rows: int = 50_000) -> FeatureMatrix:
-    """Runs `build_features` and reads it as float32: the only place where features lose digits.
+def read_matrix(engine: Backend, rows: ir.Table, names: Sequence[str], batch_rows: int = 50_000) -> FeatureRows:
+    """Runs `build_features` (with labels beside it or not) and reads it: the only place where features lose digits.
 
-    features: customer_id, as_of and feature columns. Read in batches, so it needs little more memory than its answer.
+    rows: customer_id, as_of, the feature columns `names`, and any other numeric columns. Read in batches, so it needs
+    little more memory than its answer.
     """
-    names = tuple(name for name in features.columns if name not in ("customer_id", "as_of"))
-    table = engine.create_table(ibis.util.gen_name("features"), features, temp=True)
+    others = tuple(name for name in rows.columns if name not in ("customer_id", "as_of", *names))
+    table = engine.create_table(ibis.util.gen_name("rows"), rows, temp=True)
     try:
         n_rows = int(table.count().execute())
-        values = np.empty((n_rows, len(names)), dtype=np.float32)
-        customer_ids = np.empty(n_rows, dtype=object)
+        features = np.empty((n_rows, len(names)), dtype=np.float32)
+        other = {name: np.empty(n_rows) for name in others}
         as_of = np.empty(n_rows, dtype="datetime64[D]")
+        ids = [np.empty(0, dtype=np.str_)]
         start = 0
-        in_order = table.order_by("as_of", "customer_id")
-        for batch in in_order.to_pyarrow_batches(chunk_size=batch_rows):
-            rows = slice(start, start + batch.num_rows)
-            customer_ids[rows] = batch.column("customer_id").to_numpy(zero_copy_only=False)
-            as_of[rows] = batch.column("as_of").to_numpy(zero_copy_only=False)
-            for number, name in enumerate(names):
-                values[rows, number] = batch.column(name).to_numpy(zero_copy_only=False)
-            start += batch.num_rows
+        for batch in table.order_by("as_of", "customer_id").to_pyarrow_batches(chunk_size=batch_rows):
+            block = slice(start, start + batch.num_rows)
+            ids.append(_numbers(batch, "customer_id").astype(np.str_))
+            as_of[block] = _numbers(batch, "as_of")
+            for position, name in enumerate(names):
+                features[block, position] = _numbers(batch, name)
+            for name in others:
+                other[name][block] = _numbers(batch, name)
+            start = block.stop
     finally:
         engine.drop_table(table.get_name(), force=True)
-    return FeatureMatrix(values, customer_ids, as_of, names)
+    return FeatureRows(as_of, np.concatenate(ids), features, other)
+
+
+def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    return batch.column(name).to_numpy(zero_copy_only=False)

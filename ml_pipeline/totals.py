@@ -187,7 +187,6 @@ def _build_transactions(lines: ir.Table, targets: Sequence[str]) -> ir.Table:
         "lines": lines.count(),
         "returned_lines": _sum((lines.return_units > 0).cast("int32")),
         "promoted": lines.has_promotion.cast("int32").max(where=valid),
-        "categorised": (valid & (lines.category != UNKNOWN_CATEGORY)).cast("int32").max(),
     }
     for target in targets:
         of = lines.target == target
@@ -225,7 +224,6 @@ def _period_totals(transactions: ir.Table, lines: ir.Table, calendar: Calendar, 
         "returned_lines": _sum(transactions.returned_lines),
         "promoted": _sum(transactions.promoted),
         "promotion_known": transactions.promoted.count(),
-        "categorised": _sum(transactions.categorised),
     }
     for number in WEEKDAYS:
         measures[on_weekday(number)] = _sum(transactions.transactions, where=weekday == number)
