@@ -27,6 +27,7 @@ class Part:
     """One program of the service.
 
     environment: added to the one of this process. is_ready: asked again and again after a start, until it says yes.
+    remedy: called when the part ends before it is ready for the first time; True = it is worth one more try.
     stop_seconds: how long it may take to end after SIGTERM before its whole process group is killed.
     """
 
@@ -35,6 +36,7 @@ class Part:
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     is_ready: Callable[[], bool] = lambda: True
+    remedy: Callable[[], bool] = lambda: False
     ready_seconds: float = 30.0
     stop_seconds: float = 3.0
 
@@ -127,14 +129,18 @@ class Supervisor:
         log.info("part started", extra={"part": part.name, "pid": running.process.pid})
 
     def _await_ready(self, running: _Running, stop: Event) -> None:
-        part, process = running.part, running.process
-        assert process is not None
+        part, may_try_again = running.part, True
         deadline = time.monotonic() + part.ready_seconds
         while not part.is_ready():
-            if (code := process.poll()) is not None:
-                raise PartDidNotStart(f"{part.name} ended at once ({ending(code)}); its own words are above")
+            assert running.process is not None
+            if (code := running.process.poll()) is not None:
+                if not (may_try_again and part.remedy()):
+                    raise PartDidNotStart(f"{part.name} ended at once ({ending(code)}); its own words are above.")
+                may_try_again = False
+                self._note_death(running)
+                self._launch(running)
             if time.monotonic() > deadline:
-                raise PartDidNotStart(f"{part.name} did not answer within {part.ready_seconds:g} s")
+                raise PartDidNotStart(f"{part.name} did not answer within {part.ready_seconds:g} s.")
             if stop.wait(LOOK_EVERY_SECONDS):
                 return
 

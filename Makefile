@@ -1,0 +1,81 @@
+# `make` alone lists the commands. Nothing here needs root. PYTHON=... chooses the Python that .venv is made from.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.14,\
+	$(if $(shell $(name) -c "import sys; print('fits' if sys.version_info >= (3, 11) else '')" 2>/dev/null),$(name))) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.packages
+DEV_READY := $(VENV)/.packages-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
+	--no-emit-index-url --no-header --no-annotate
+DATA_DIR ?= pymind_dataset
+MODELS_DIR ?= models
+PYTEST_OPTIONS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test train sample lint format lock readme clean
+
+help: ## list these commands
+	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv and install what the product runs on
+
+run: $(READY) ## sample tables and a model if there are none, then API, queue and worker (PORT=5000)
+	@exec $(BIN)/python run.py
+
+train: $(READY) ## learn from the tables with the full profile (DATA_DIR=..., MODELS_DIR=...)
+	@if [ ! -d "$(DATA_DIR)" ] || ! ls "$(DATA_DIR)" | grep -qE '\.(csv|csv\.gz|parquet)$$'; then $(MAKE) --no-print-directory sample; fi
+	@$(BIN)/python ml_pipeline/run_pipeline.py --data "$(DATA_DIR)" --models "$(MODELS_DIR)" --profile full
+
+sample: $(READY) ## write the sample tables to DATA_DIR; their truth to var/sample_truth
+	@$(BIN)/python -m ml_pipeline.sample_data --into "$(DATA_DIR)" --truth var/sample_truth
+
+test: lint ## lint, then test (no root, no server running; a few tests start their own)
+	@$(BIN)/python -m pytest --durations=10 $(PYTEST_OPTIONS)
+
+lint: $(DEV_READY) ## style, types, direction of imports, Dockerfile, compose file, lock files
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "Not formatted; 'make format' does it."; exit 1; }
+	@$(BIN)/mypy --no-error-summary -p ml_pipeline -p routes -p services -p worker -p running -m app -m config -m run
+	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@if grep -nE '://|--(extra-)?index-url|--find-links' requirements*.in requirements*.txt; then \
+		echo "A requirements file names a host; where packages come from is the machine's affair (pip.conf)."; exit 1; fi
+	@$(BIN)/python docs/make_readme.py --check
+	@echo "Lint: ruff, mypy, import-linter, hadolint, compose schema, lock files, README: all fine."
+
+format: $(DEV_READY) ## put the code into its form
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+lock: $(DEV_READY) ## requirements*.in -> requirements*.txt, newest versions that fit together
+	@$(LOCK) --upgrade requirements.in -o requirements.txt
+	@$(LOCK) --upgrade requirements-dev.in -o requirements-dev.txt
+
+readme: $(DEV_READY) ## train the default sample, run the tour, and write their numbers into README.md
+	@$(BIN)/python docs/make_readme.py
+
+clean: ## delete what is made (.venv, var, caches); tables and models stay
+	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else 'Python 3.11 or newer is needed; $(PYTHON) is %d.%d. Install one, or name it: make PYTHON=/path/to/python3.12 ...' % v[:2])" \
+		|| { command -v "$(PYTHON)" > /dev/null || echo "There is no $(PYTHON). Install Python 3.11 or newer (python.org, apt install python3-venv, brew install python), or name it: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@$(PYTHON) -c "import venv, ensurepip" 2> /dev/null \
+		|| { echo "$(PYTHON) comes without venv and pip. Debian and Ubuntu: sudo apt install python3-venv (or the one of its version, python3.12-venv). Without root: any Python of python.org, pyenv or uv has both; name it by PYTHON=..."; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(READY): requirements.txt | $(VENV)/bin/python
+	@echo "Installing the packages of requirements.txt (a few minutes the first time)"
+	@$(PIP) install -r requirements.txt
+	@$(BIN)/python -c "import lightgbm, xgboost" 2> $(VENV)/import.log || { tail -1 $(VENV)/import.log; \
+		echo "LightGBM and XGBoost need the OpenMP library of the system: sudo apt install libgomp1 (Debian, Ubuntu), brew install libomp (macOS)."; exit 1; }
+	@touch $@
+
+$(DEV_READY): requirements-dev.txt $(READY)
+	@echo "Installing the packages of requirements-dev.txt"
+	@$(PIP) install -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,244 @@
+"""`python run.py`: tables and a model if there are none, then queue, web and worker, until somebody asks for the end."""
+
+import argparse
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+from config import BadConfiguration, Settings, _read_environment, load_settings
+from running import api
+from running.embedded_redis import EmbeddedRedis, NoRedisServer, prepare_redis
+from running.first_run import FirstRunFailed, Stopped, has_model, has_tables, make_sample_tables, train_first_model
+from running.lifeline import Lifeline
+from running.lock import AlreadyRunning, RunLock
+from running.ports import LOOPBACK, is_taken
+from running.supervisor import Part, PartDidNotStart, Supervisor
+
+PROJECT = Path(__file__).resolve().parent.parent
+WORKER_PROCESSES = 2
+READY_SECONDS = 60.0
+ALL_WELL_SECONDS = 20.0
+
+log = logging.getLogger(__name__)
+
+
+class CannotRun(Exception):
+    """Something stands in the way that the person at the keyboard can change."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the service until Ctrl-C or SIGTERM; returns the exit status."""
+    options = _options(arguments)
+    try:
+        settings = load_settings()
+        with _asked_to_end() as stop, _alone(settings.var_dir) as lifeline:
+            if not options.prepare:
+                _check_port(options.host, settings.port)
+            _prepare(settings, lifeline, stop)
+            if not options.prepare:
+                _serve(settings, options.host, lifeline, stop)
+    except Stopped:
+        say("Stopped.")
+    except (CannotRun, BadConfiguration, NoRedisServer, FirstRunFailed, PartDidNotStart) as reason:
+        sys.stderr.write(f"run.py: {reason}\n")
+        return 1
+    return 0
+
+
+def say(text: str) -> None:
+    """To the person at the keyboard; the parts log JSON lines beside it."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="Makes sample tables and a model if there are none, then runs the service: queue, API and worker. "
+        "Ctrl-C ends all of it. Settings come from the environment or .env (see .env.example).",
+    )
+    parser.add_argument("--port", help="where the API listens (default: PORT, or 5000)")
+    parser.add_argument(
+        "--host", default=LOOPBACK, help=f"address to listen on (default: {LOOPBACK}, this machine only; 0.0.0.0 = all)"
+    )
+    parser.add_argument(
+        "--prepare", action="store_true", help="only make tables and a model where there are none, then end"
+    )
+    options = parser.parse_args(arguments)
+    if options.port is not None:
+        os.environ["PORT"] = options.port  # so that load_settings judges it, and every part sees the same
+    return options
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[Event]:
+    """An event that Ctrl-C, SIGTERM and a closed terminal set."""
+    stop = Event()
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {name: signal.signal(name, lambda *_: stop.set()) for name in names}
+    try:
+        yield stop
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@contextmanager
+def _alone(var_dir: Path) -> Iterator[Lifeline]:
+    """The one run of this folder, and the lifeline of its parts, which keeps the folder until the last one is gone."""
+    lock = RunLock(var_dir / "run.lock")
+    try:
+        lock.take()
+    except AlreadyRunning as other:
+        raise CannotRun(
+            f"it runs already in {var_dir} (process {other}). Use that one, end it with Ctrl-C or `kill {other}`, "
+            "or give this one its own place: VAR_DIR=var2 PORT=5001 python run.py"
+        ) from None
+    lifeline = Lifeline(keep_open=(lock.descriptor,))
+    try:
+        yield lifeline
+    finally:
+        lifeline.close()
+        lock.release()
+
+
+def _check_port(host: str, port: int) -> None:
+    if is_taken(host, port):
+        raise CannotRun(
+            f"port {port} is in use by another program. Take another one: PORT={port + 1} python run.py"
+            + (" (on a Mac, AirPlay Receiver holds 5000; it can be turned off in the settings)" * (port == 5000))
+        )
+
+
+def _prepare(settings: Settings, lifeline: Lifeline, stop: Event) -> None:
+    """Tables and a model, where there are none."""
+    if has_model(settings.models_dir):
+        return
+    if not has_tables(settings.data_dir):
+        if not settings.data_dir.is_dir():
+            raise CannotRun(
+                f"the folder of tables, {settings.data_dir}, does not exist. Correct DATA_DIR, or make the folder: "
+                "an empty one gets sample tables."
+            )
+        say(f"No tables in {settings.data_dir}: writing sample tables of a shop that does not exist.")
+        make_sample_tables(settings.data_dir, settings.var_dir / "sample_truth", PROJECT, lifeline, stop)
+    say(
+        f"[2/3] No model in {settings.models_dir}: learning one from the tables in {settings.data_dir} (quick profile)."
+    )
+    train_first_model(settings.data_dir, settings.models_dir, PROJECT, lifeline, stop)
+
+
+def _serve(settings: Settings, host: str, lifeline: Lifeline, stop: Event) -> None:
+    """Queue, web, worker; returns when all of them are down again."""
+    parts: list[Part] = []
+    redis_url = settings.redis_url
+    if not _redis_is_given():
+        redis = prepare_redis(settings.var_dir / "redis")
+        redis_url = redis.url
+        parts.append(_redis_part(redis))
+    parts += [_web_part(settings, host, redis_url), _worker_part(redis_url)]
+    supervisor = Supervisor(parts, lifeline)
+    say("Starting " + ", ".join(part.name for part in parts) + ".")
+    try:
+        supervisor.start(stop)
+        if not stop.is_set():
+            _await_all_well(settings, supervisor, stop)
+            say(_welcome(settings))
+            supervisor.watch(stop)
+            say("Stopping ...")
+    finally:
+        supervisor.stop()
+    say("Stopped.")
+
+
+def _redis_is_given() -> bool:
+    environment, _ = _read_environment()
+    return bool(environment.get("REDIS_URL", "").strip())
+
+
+def _redis_part(redis: EmbeddedRedis) -> Part:
+    def set_data_aside() -> bool:
+        moved = redis.set_data_aside()
+        log.warning("the queue's files were unreadable", extra={"moved_to": [str(path) for path in moved]})
+        return bool(moved)
+
+    return Part("redis", redis.command, redis.folder, is_ready=redis.answers, remedy=set_data_aside, ready_seconds=15.0)
+
+
+def _web_part(settings: Settings, host: str, redis_url: str) -> Part:
+    bind = f"{host}:{settings.port}"
+    command = (sys.executable, "-m", "gunicorn", "--bind", bind, "app:create_app()")
+    live = f"{_url(settings)}/health/live"
+    return Part("web", command, PROJECT, _environment(redis_url), is_ready=lambda: api.get(live) is not None)
+
+
+def _worker_part(redis_url: str) -> Part:
+    command = (sys.executable, "-m", "celery", "-A", "worker", "--quiet", "worker", f"--concurrency={WORKER_PROCESSES}")
+    return Part("worker", command, PROJECT, _environment(redis_url), stop_seconds=4.0)
+
+
+def _environment(redis_url: str) -> dict[str, str]:
+    return {"REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
+
+
+def _url(settings: Settings) -> str:
+    return f"http://{LOOPBACK}:{settings.port}"
+
+
+def _await_all_well(settings: Settings, supervisor: Supervisor, stop: Event) -> None:
+    """Until bundle and snapshot serve, and, for a while longer, until worker and queue are there too.
+
+    Raises CannotRun with what /health says when bundle or snapshot cannot serve.
+    """
+    url, started = _url(settings), time.monotonic()
+    while not stop.wait(0.2):
+        supervisor.tend()
+        health, waited = api.get_json(f"{url}/health"), time.monotonic() - started
+        if health.get("status") == "ok":
+            return
+        if api.get(f"{url}/health/ready") is not None:
+            if waited > ALL_WELL_SECONDS:
+                say(f"The API answers, but not all is well yet; see {url}/health.")
+                return
+        elif waited > READY_SECONDS or health.get("status") == "unavailable":
+            raise CannotRun(f"the API cannot serve; /health says: {_ailing(health)}")
+
+
+def _ailing(health: dict[str, object]) -> str:
+    names = {name: facts for name, facts in health.items() if isinstance(facts, dict) and facts.get("ok") is False}
+    return "; ".join(f"{name}: {facts}" for name, facts in names.items()) or str(health or "nothing")
+
+
+def _welcome(settings: Settings) -> str:
+    """The addresses, and three commands that work as they stand."""
+    url, template, answer = _url(settings), settings.var_dir / "template.csv", settings.var_dir / "upload.json"
+    body = api.get(f"{url}/bulk/template?format=csv") or b"customer_id\n"
+    template.write_bytes(body)
+    customer_id = body.decode("utf-8-sig").splitlines()[1:2] or ["1"]
+    json_body = '{"customer_id": "' + customer_id[0].split(",")[0].strip('"') + '"}'
+    job_id = f'$(sed -n \'s/.*"job_id": *"\\([^"]*\\)".*/\\1/p\' {shlex.quote(str(answer))})'
+    return f"""
+Serving. Ctrl-C ends it.
+
+  API      {url}
+  Docs     {url}/docs
+  Health   {url}/health
+
+Copy into another terminal:
+
+  # one customer
+  curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(json_body)}
+
+  # a file of customers
+  curl -s {url}/bulk/predict -F file=@{shlex.quote(str(template))} | tee {shlex.quote(str(answer))}
+
+  # its result
+  curl -s --fail --retry 20 --retry-delay 1 --retry-all-errors "{url}/bulk/download/{job_id}"
+"""
