@@ -62,3 +62,7 @@ class BadSampleRequest(DataError):
 
 class TablesExist(DataError):
     """The folder to write tables into already holds some."""
+
+
+class LabelOverlap(PipelineError):
+    """A training row's label reaches into the window that a model is judged on."""
