@@ -208,6 +208,7 @@ class Learner(ABC):
     """Fits one member. With `validation` the rounds are found by early stopping on it, else `rounds` are grown."""
 
     name: ClassVar[str]
+    stops_early: ClassVar[bool] = True
 
     @abstractmethod
     def fit(
@@ -381,6 +382,7 @@ class ForestLearner(Learner):
     """Bagged deep trees on squared error, bounded in rows, depth and number."""
 
     name = "random_forest"
+    stops_early = False
 
     def fit(
         self,

@@ -1,0 +1,200 @@
+"""The model card: what was trained on what, and every metric beside the best simple rule's on the same rows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_pipeline.rules import RULE_BY_NAME
+from ml_pipeline.snapshot import SEGMENTS, money_columns
+
+METRIC_TITLES = {
+    "mae": "MAE",
+    "bias": "bias",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "capped_r2": "capped R²",
+    "d2": "D²",
+    "spearman": "Spearman",
+    "normalised_gini": "nGini",
+    "decile_mape": "decile MAPE",
+}
+POPULATION_TITLES = {
+    "all": "every customer with a purchase before as_of",
+    "active_90d": "customers active in the last 90 days",
+}
+
+
+def write_model_card(
+    path: Path,
+    content: Mapping[str, Any],
+    backtest: Mapping[str, Any],
+    data_report: Mapping[str, Any],
+    targets: Sequence[str],
+) -> None:
+    """Writes the card as Markdown from a bundle's metadata, its backtest and the data report; nothing is computed here."""
+    sections = [
+        _summary(content, backtest),
+        _data(content, data_report),
+        _windows(content, backtest),
+        _served(content, backtest, targets),
+        *(
+            _target_table(target, backtest, population)
+            for target in targets_of(targets)
+            for population in POPULATION_TITLES
+        ),
+        _probability(backtest),
+        _intervals(backtest, targets),
+        _limits(content),
+    ]
+    path.write_text("\n\n".join(sections) + "\n", "utf-8")
+
+
+def targets_of(targets: Sequence[str]) -> tuple[str, ...]:
+    """Everything that a table is printed for, the total first."""
+    return money_columns(targets)
+
+
+def render_number(value: float | None) -> str:
+    """A metric for people: '–' where it is not defined."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns after the first are numbers."""
+    lines = [" | ".join(header), " | ".join(["---", *["---:"] * (len(header) - 1)])]
+    lines += [" | ".join(row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def candidate_rows(contest: Mapping[str, Any], population: str) -> list[list[str]]:
+    """One row per candidate, rules first, then what is served after reconciliation; the served one is marked."""
+    rows = []
+    for candidate in contest["candidates"]:
+        title = RULE_BY_NAME[candidate["name"]].title if candidate["kind"] == "rule" else candidate["name"]
+        mark = " ← serves" if candidate["name"] == contest["served"] else ""
+        metrics = (candidate["metrics"] or {}).get(population) or {}
+        rows.append([f"{title}{mark}", *(render_number(metrics.get(name)) for name in METRIC_TITLES)])
+    reconciled = contest["reconciled"].get(population) or {}
+    rows.append(["served, parts scaled to the total", *(render_number(reconciled.get(name)) for name in METRIC_TITLES)])
+    return rows
+
+
+def verdict_of(contest: Mapping[str, Any]) -> str:
+    """Whether a model serves, and whether it held up on the windows that did not choose it."""
+    rule = RULE_BY_NAME[contest["best_rule"]].title
+    if not contest["beats_best_rule"]:
+        return f"No model beat the best simple rule ({rule}) on the selection windows: the rule serves."
+    held = contest["beats_best_rule_on_report"]
+    names = {"capped_r2": "capped R²", "d2": "D²"}
+    won = [names[metric] for metric, better in held.items() if better]
+    lost = [names[metric] for metric, better in held.items() if not better]
+    text = f"{contest['served']} beat the best simple rule ({rule}) on the selection windows and serves."
+    if won:
+        text += f" On the report windows it is better on {' and '.join(won)}."
+    if lost:
+        text += f" On the report windows it is **not** better on {' and '.join(lost)}."
+    return text
+
+
+def _summary(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
+    trained = content["trained_on"]
+    return (
+        f"# Model card\n\nSpend of each customer in the {content['horizon_days']} days from `as_of`, in {content['currency']} "
+        f"({content['spend']} of returns), in total and per target. Trained as of {content['as_of']} "
+        f"(nothing on or after that day was read), profile `{content['profile']}`, on {trained['observations']:,} observations: "
+        f"{trained['customers']:,} customers at {trained['as_of_days']} days from {trained['first_as_of']} to "
+        f"{trained['last_as_of']}, {len(content['features'])} features.\n\n"
+        f"**Total:** {verdict_of(backtest['targets']['total'])}"
+    )
+
+
+def _data(content: Mapping[str, Any], data_report: Mapping[str, Any]) -> str:
+    lines = ["## Data", "", f"Last day of the data: {data_report.get('last_day', 'unknown')}."]
+    tables = data_report.get("tables", {})
+    rows = [
+        [f"`{name}`", *(f"{facts[key]:,}" for key in ("rows_in", "rows_kept", "rows_quarantined"))]
+        for name, facts in tables.items()
+        if isinstance(facts, Mapping) and "rows_in" in facts
+    ]
+    if rows:
+        lines += ["", render_table(["table", "rows in", "kept", "quarantined"], rows)]
+    lines += ["", "Every rule of the cleaning with its count is in `data_report.json` of this version."]
+    libraries = ", ".join(f"{name} {version}" for name, version in content["libraries"].items())
+    return "\n".join([*lines, "", f"Made with {libraries}."])
+
+
+def _windows(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
+    return (
+        "## How it was judged\n\n"
+        f"Rolling origin: for each window a model learned only from rows whose {content['horizon_days']}-day label had ended "
+        f"before the window began. Early stopping looked at {backtest['stopping_day']}, selection at "
+        f"{', '.join(backtest['selection_days'])}, and the tables below report {', '.join(backtest['report_days'])} "
+        f"(means over windows).\n\n{backtest['selection_rule']}"
+    )
+
+
+def _served(content: Mapping[str, Any], backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
+    lines = ["## What serves", ""]
+    for target in targets_of(targets):
+        cap = content["serving"][target]["cap"]
+        lines.append(
+            f"- **{target}**: {verdict_of(backtest['targets'][target])} Predictions are capped at {cap:,.0f} "
+            f"({content['serving'][target]['cap_multiple']:g} × the largest 30-day spend seen)."
+        )
+    low, high = content["segments"]["thresholds"]
+    first, second = content["segments"]["quantiles"]
+    lines.append(
+        f"- **Segments**: {SEGMENTS[0]} below {low:,.2f}, {SEGMENTS[2]} from {high:,.2f} of predicted total "
+        f"(the {first:.0%} and {second:.0%} quantiles of the judged predictions)."
+    )
+    prior = content["never_bought"]
+    lines.append(
+        f"- **Known customers who never bought** get the mean of {prior['observations']:,} past observations of such "
+        f"customers: {prior['spend']['total']:,.2f}, purchase probability {prior['probability']:.3f}."
+    )
+    return "\n".join(lines)
+
+
+def _target_table(target: str, backtest: Mapping[str, Any], population: str) -> str:
+    counts = ", ".join(f"{n:,}" for n in backtest["populations"][population].values())
+    table = render_table(["", *METRIC_TITLES.values()], candidate_rows(backtest["targets"][target], population))
+    return f"## {target}: {POPULATION_TITLES[population]} ({counts} rows)\n\n{table}"
+
+
+def _probability(backtest: Mapping[str, Any]) -> str:
+    rows = [
+        [title, *(render_number(backtest["probability"][key].get(name)) for name in ("auc", "log_loss", "brier"))]
+        for key, title in (("rate", "share of buyers for everyone"), ("served", "served, calibrated"))
+    ]
+    share = backtest["probability"]["served"]["share_buying"]
+    return (
+        f"## Purchase probability\n\nOf the judged customers {share:.1%} bought in the window.\n\n"
+        f"{render_table(['', 'AUC', 'log loss', 'Brier'], rows)}"
+    )
+
+
+def _intervals(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
+    rows = []
+    for target in targets_of(targets):
+        interval = backtest["intervals"][target]
+        rows.append(
+            [
+                target,
+                *(f"{interval[key]:.1%}" for key in ("covered", "below", "above")),
+                *(f"{max(interval[f'{side}_by_decile']):.1%}" for side in ("below", "above")),
+            ]
+        )
+    header = ["", "covered", "below", "above", "most below in a decile", "most above in a decile"]
+    return f"## 80 % intervals\n\nLearned on the selection windows, measured on the report windows.\n\n{render_table(header, rows)}"
+
+
+def _limits(content: Mapping[str, Any]) -> str:
+    return (
+        "## Known limits\n\n"
+        "- The categories are scaled to the total; the total itself is not changed by them.\n"
+        "- Intervals are about one customer; they must not be added up over customers.\n"
+        "- Known customers without any purchase all get the same answer.\n"
+        f"- What happens after {content['as_of']} (new prices, a closed store) is not known to the model."
+    )

@@ -1,0 +1,176 @@
+"""From a bundle and features to answers: members or rules, the parts made to agree, interval, probability, segment."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_pipeline.bundle import BundleMetadata, check_file, load_metadata, versions_dir
+from ml_pipeline.errors import BundleMismatch
+from ml_pipeline.features import IS_COLD_START
+from ml_pipeline.intervals import Intervals
+from ml_pipeline.learners import MONEY, Matrix, Member, load_member
+from ml_pipeline.reconcile import reconcile_parts, to_cents
+from ml_pipeline.rules import RULE_BY_NAME, spend_history
+from ml_pipeline.snapshot import Answers, money_columns
+
+FloatArray = npt.NDArray[np.float64]
+
+GOLDEN = "golden.npz"
+GOLDEN_ROWS = 64
+GOLDEN_TOLERANCE = 1e-5  # of the value, and at least one cent: other processors round differently
+CAP_MULTIPLE = 2.0  # of the largest 30-day spend in the training rows
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded bundle. Opened after any fork; safe to share between threads."""
+
+    metadata: BundleMetadata
+    members: Mapping[str, Member]
+    threads: int = 1
+
+    @property
+    def raw_names(self) -> tuple[str, ...]:
+        """The money boosters that integrators may use alone, in the bundle's order."""
+        return tuple(
+            name
+            for name, member in self.metadata.content["members"].items()
+            if member["kind"] == MONEY and member["integrators"]
+        )
+
+    def predict(self, features: Matrix) -> Answers:
+        """Answers for n customers that bought before `as_of`, from float32 features (n, F) in the bundle's order.
+
+        Raises ValueError when the number of columns is another than the bundle's.
+        """
+        content = self.metadata.content
+        if features.ndim != 2 or features.shape[1] != len(self.metadata.features):
+            raise ValueError(
+                f"Features of shape {features.shape}; the bundle needs (n, {len(self.metadata.features)})."
+            )
+        own = {name: self.members[name].predict(features, self.threads) for name in self._needed_members()}
+        total, *parts = (self._served(features, own, name) for name in money_columns(self.metadata.targets))
+        shares = np.array(content["usual_shares"])
+        agreed = np.column_stack([total, reconcile_parts(total, np.column_stack(parts), shares)])
+        money = to_cents(agreed[:, 0], agreed[:, 1:])
+        lower, upper = self._intervals(money / 100)
+        return Answers(
+            money=money,
+            lower=lower,
+            upper=upper,
+            probability=self._probability(features, own),
+            segment=segments(money[:, 0] / 100, content["segments"]["thresholds"]),
+            cold_start=features[:, self.metadata.features.index(IS_COLD_START)] > 0,
+            raw=np.column_stack([own[name] for name in self.raw_names])
+            if self.raw_names
+            else np.zeros((len(features), 0)),
+        )
+
+    def predict_never_bought(self, n_customers: int) -> Answers:
+        """Answers for known customers without a purchase before `as_of`: what such customers spent in the training data."""
+        prior = self.metadata.content["never_bought"]
+        spend = np.array([prior["spend"][name] for name in money_columns(self.metadata.targets)])
+        money = to_cents(spend[:1], spend[None, 1:])
+        upper = np.maximum(np.rint(np.array(prior["upper"]) * 100).astype(np.int64)[None, :], money)
+
+        def repeated(row: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return np.repeat(row, n_customers, axis=0)
+
+        return Answers(
+            money=repeated(money),
+            lower=repeated(np.zeros_like(money)),
+            upper=repeated(upper),
+            probability=np.full(n_customers, float(prior["probability"])),
+            segment=repeated(segments(money[:, 0] / 100, self.metadata.content["segments"]["thresholds"])),
+            cold_start=np.ones(n_customers, dtype=bool),
+            raw=np.full((n_customers, len(self.raw_names)), np.nan),
+        )
+
+    def _needed_members(self) -> list[str]:
+        content = self.metadata.content
+        served = [serving["name"] for serving in content["serving"].values() if serving["kind"] == "model"]
+        probability = content["probability"]
+        needed = [*self.raw_names, *served, *([probability["member"]] if probability["kind"] == "model" else [])]
+        return list(dict.fromkeys(needed))
+
+    def _served(self, features: Matrix, own: Mapping[str, FloatArray], target: str) -> FloatArray:
+        """What serves for one target, finite and within [0, cap]."""
+        serving = self.metadata.content["serving"][target]
+        if serving["kind"] == "rule":
+            history = spend_history(features, self.metadata.features, self.metadata.targets, target)
+            predicted = RULE_BY_NAME[serving["name"]].predict(history, serving["mean"])
+        else:
+            predicted = own[serving["name"]]
+        if not np.isfinite(predicted).all():
+            raise BundleMismatch(
+                f"{serving['name']} of bundle {self.metadata.bundle_id} predicted a number that is not finite."
+            )
+        return np.clip(predicted, 0.0, serving["cap"])
+
+    def _intervals(self, money: FloatArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        ends = [
+            Intervals.from_json(self.metadata.content["intervals"][name]).around(money[:, index])
+            for index, name in enumerate(money_columns(self.metadata.targets))
+        ]
+        lower, upper = (np.column_stack([end[side] for end in ends]) for side in (0, 1))
+        return np.floor(lower * 100 + 1e-6).astype(np.int64), np.ceil(upper * 100 - 1e-6).astype(np.int64)
+
+    def _probability(self, features: Matrix, own: Mapping[str, FloatArray]) -> FloatArray:
+        probability = self.metadata.content["probability"]
+        if probability["kind"] == "rate":
+            return np.full(len(features), float(probability["rate"]))
+        calibration = probability["calibration"]
+        return np.interp(own[probability["member"]], calibration["score"], calibration["probability"])
+
+
+def segments(total: FloatArray, thresholds: Sequence[float]) -> npt.NDArray[np.uint8]:
+    """0 low, 1 medium, 2 high: how many of the two thresholds the predicted total (n,) reaches."""
+    return np.searchsorted(np.array(thresholds), total, side="right").astype(np.uint8)
+
+
+def load_predictor(models_dir: Path, bundle_id: str, threads: int = 1) -> Predictor:
+    """Loads a bundle's members and re-checks its golden predictions.
+
+    Raises NoServingModel, or BundleMismatch when features, files or golden predictions differ from what was sealed.
+    """
+    metadata = load_metadata(models_dir, bundle_id)
+    folder = versions_dir(models_dir) / bundle_id
+    members = {
+        name: load_member(member["library"], check_file(folder, metadata.content, member["file"]))
+        for name, member in metadata.content["members"].items()
+    }
+    predictor = Predictor(metadata, members, threads)
+    check_golden(predictor, check_file(folder, metadata.content, GOLDEN))
+    return predictor
+
+
+def save_golden(predictor: Predictor, features: Matrix, path: Path) -> None:
+    """Writes feature rows (without ids) and their answers, to be re-checked whenever the bundle is loaded."""
+    answers = predictor.predict(features)
+    np.savez_compressed(path, features=features, money=answers.money, probability=answers.probability)
+
+
+def check_golden(predictor: Predictor, path: Path) -> None:
+    """Raises BundleMismatch when the bundle no longer gives the answers that it gave when it was made."""
+    with np.load(path, allow_pickle=False) as golden:
+        answers = predictor.predict(golden["features"])
+        allowed = np.maximum(GOLDEN_TOLERANCE * golden["money"], 1)
+        wrong = np.abs(answers.money - golden["money"]) > allowed
+        far = np.abs(answers.probability - golden["probability"]) > GOLDEN_TOLERANCE
+    if wrong.any() or far.any():
+        made_with = json.dumps(predictor.metadata.content["libraries"])
+        raise BundleMismatch(
+            f"Bundle {predictor.metadata.bundle_id} answers {int(wrong.any(axis=1).sum() + far.sum())} of "
+            f"{len(wrong)} golden rows differently than when it was made (with {made_with}): "
+            "install those versions or train again."
+        )
+
+
+def joined(first: Answers, second: Answers) -> Answers:
+    """The answers of two groups of customers, one behind the other."""
+    return Answers(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in Answers.__annotations__))

@@ -1,0 +1,78 @@
+"""The simple rules that every model is held against: what anyone could compute in a spreadsheet."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_pipeline.features import DAYS_SINCE_FIRST_TRANSACTION, lifetime_spend_name, spend_window_name
+from ml_pipeline.schema import HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
+
+FloatArray = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float32]
+
+SHORTEST_TENURE_DAYS = 30  # a rate over fewer days would explode for new customers
+
+
+@dataclass(frozen=True)
+class SpendHistory:
+    """What the rules look at, for n customers and one target; money (n,), days (n,)."""
+
+    last_30_days: FloatArray
+    last_90_days: FloatArray
+    lifetime: FloatArray
+    days_since_first: FloatArray
+
+
+def spend_history(features: Matrix, names: Sequence[str], targets: Sequence[str], target: str) -> SpendHistory:
+    """The history of `target` (total, a named one or other) from features (n, F) whose columns are `names`."""
+    position = {name: index for index, name in enumerate(names)}
+
+    def column(name: str) -> FloatArray:
+        # spend per target is missing where no category is known yet: none of it was seen
+        return np.nan_to_num(features[:, position[name]].astype(np.float64), nan=0.0)
+
+    def money(name_of: Callable[[str | None], str]) -> FloatArray:
+        if target == TOTAL_TARGET:
+            return column(name_of(None))
+        if target != OTHER_TARGET:
+            return column(name_of(target))
+        named = sum((column(name_of(each)) for each in targets), start=np.zeros(len(features)))
+        return np.maximum(column(name_of(None)) - named, 0.0)
+
+    return SpendHistory(
+        last_30_days=money(lambda each: spend_window_name(30, each)),
+        last_90_days=money(lambda each: spend_window_name(90, each)),
+        lifetime=money(lifetime_spend_name),
+        days_since_first=column(DAYS_SINCE_FIRST_TRANSACTION),
+    )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule: its name in files, its name for people, and its arithmetic over a history and the training mean."""
+
+    name: str
+    title: str
+    formula: Callable[[SpendHistory, float], FloatArray]
+
+    def predict(self, history: SpendHistory, mean: float) -> FloatArray:
+        """Spend of the next 30 days, (n,); `mean` is the mean of the target over the training rows."""
+        return self.formula(history, mean)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("zero", "zero", lambda history, mean: np.zeros(len(history.lifetime))),
+    Rule("mean", "mean of the training rows", lambda history, mean: np.full(len(history.lifetime), mean)),
+    Rule("last_30_days", "last 30 days", lambda history, mean: history.last_30_days),
+    Rule("last_90_days_over_3", "last 90 days ÷ 3", lambda history, mean: history.last_90_days / 3),
+    Rule(
+        "lifetime_rate_x_30",
+        "lifetime rate × 30",
+        lambda history, mean: (
+            history.lifetime / np.maximum(history.days_since_first, SHORTEST_TENURE_DAYS) * HORIZON_DAYS
+        ),
+    ),
+)
+RULE_BY_NAME = {rule.name: rule for rule in RULES}

@@ -1,0 +1,430 @@
+"""From prepared tables to a promoted bundle and snapshot.
+
+`python -m ml_pipeline.train --data DIR --models DIR [--as-of DATE] [--profile quick|full]`
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import numpy.typing as npt
+from ibis.backends.duckdb import Backend
+
+from ml_pipeline.backtest import (
+    MODEL,
+    PURCHASE_LEARNER,
+    Backtest,
+    calibrate,
+    can_learn,
+    count_fits,
+    pooled,
+    report_backtest,
+    run_backtest,
+    served_on,
+    usual_shares,
+)
+from ml_pipeline.bundle import (
+    BundleMetadata,
+    ServingPair,
+    seal_bundle,
+    staged_folder,
+    versions_dir,
+    write_atomically,
+    write_pointer,
+)
+from ml_pipeline.command import run_command
+from ml_pipeline.engine import open_engine
+from ml_pipeline.errors import NotEnoughHistory
+from ml_pipeline.features import build_features, feature_names, read_matrix
+from ml_pipeline.intervals import COVERAGE, fit_intervals
+from ml_pipeline.learners import LEARNERS, MONEY, PROBABILITY, Effort, Fold, Learner, Member
+from ml_pipeline.model_card import write_model_card
+from ml_pipeline.predictor import CAP_MULTIPLE, GOLDEN, GOLDEN_ROWS, Predictor, joined, load_predictor, save_golden
+from ml_pipeline.prepare import Prepared, prepare_dataset
+from ml_pipeline.progress import Progress, Stage
+from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
+from ml_pipeline.snapshot import money_columns, write_snapshot
+from ml_pipeline.targets import build_targets
+from ml_pipeline.training_set import Observations, build_observations, plan_windows
+
+ROOT = Path(__file__).resolve().parent.parent
+SEGMENT_QUANTILES = (0.5, 0.8)
+LIBRARIES = ("xgboost", "lightgbm", "scikit-learn", "numpy", "duckdb", "ibis-framework")
+INTEGRATORS = ("xgboost", "lightgbm")
+ENHANCED_METADATA = "model_metadata_enhanced.json"
+CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much work a training does: days between observations, how many, judged windows, effort per fit."""
+
+    name: str
+    spacing_days: int
+    most_days: int
+    n_selection: int
+    n_report: int
+    effort: Effort
+
+
+def profile_of(name: str, threads: int) -> Profile:
+    """`quick` trains within about a minute on the default sample, `full` looks at more days, windows and rounds."""
+    if name == "quick":
+        effort = Effort(0.1, max_rounds=300, patience=20, forest_trees=40, forest_rows=8_000, threads=threads)
+        return Profile(name, spacing_days=30, most_days=13, n_selection=1, n_report=1, effort=effort)
+    effort = Effort(0.05, max_rounds=800, patience=40, forest_trees=80, forest_rows=15_000, threads=threads)
+    return Profile(name, spacing_days=15, most_days=30, n_selection=3, n_report=2, effort=effort)
+
+
+@dataclass(frozen=True)
+class TrainedMember:
+    """A member of the bundle to be and what the metadata says of it."""
+
+    name: str
+    target: str
+    kind: str
+    member: Member
+    rounds: int
+
+
+def train(
+    engine: Backend, prepared: Prepared, models_dir: Path, profile: Profile, progress: Progress
+) -> tuple[ServingPair, dict[str, Any]]:
+    """Backtests, fits all members on everything known, seals bundle and snapshot, promotes the pair.
+
+    Returns the pair and the backtest report. Raises NotEnoughHistory when no window fits.
+    """
+    targets = prepared.config.target_names
+    plan = plan_windows(
+        _first_day(engine, prepared),
+        prepared.as_of,
+        spacing_days=profile.spacing_days,
+        most_days=profile.most_days,
+        n_selection=profile.n_selection,
+        n_report=profile.n_report,
+    )
+    with progress.stage("features", 1) as stage:
+        stage.doing(f"{len(plan.learning)} days")
+        observations = build_observations(engine, prepared.purchases, prepared.customers, plan.learning, targets)
+        stage.advance()
+        stage.note(observations=len(observations), as_of_days=len(plan.learning), features=len(observations.names))
+    with progress.stage("backtest", count_fits(plan, targets)) as stage:
+        backtest = run_backtest(observations, plan, targets, profile.effort, stage)
+        report = report_backtest(backtest, observations, targets)
+    with progress.stage("final models", (len(targets) + 1) * len(LEARNERS) + 1) as stage:
+        members = _fit_final(backtest, observations, targets, profile.effort, stage)
+    with progress.stage("bundle and snapshot", 3) as stage:
+        stage.doing("bundle")
+        never_bought = _never_bought_prior(engine, prepared, plan.learning, targets)
+        bundle_id = _write_bundle(models_dir, prepared, profile, backtest, report, observations, members, never_bought)
+        stage.advance("snapshot")
+        predictor = load_predictor(models_dir, bundle_id, profile.effort.threads)
+        snapshot_id, n_customers = build_snapshot(engine, prepared, predictor, models_dir)
+        stage.advance("promotion")
+        pair = ServingPair(bundle_id, snapshot_id)
+        promote(models_dir, pair)
+        stage.advance()
+        stage.note(bundle=bundle_id, snapshot=snapshot_id, customers=n_customers)
+    return pair, report
+
+
+def _first_day(engine: Backend, prepared: Prepared) -> date:
+    bought = prepared.purchases.filter(prepared.purchases.spend_units > 0)
+    first = engine.execute(bought.aggregate(day=bought.day.min()))["day"][0]
+    if first is None or first != first:
+        raise NotEnoughHistory(
+            f"There is no valid purchase before {prepared.as_of}: nothing to learn from. "
+            "The data report says which rows were set aside and why."
+        )
+    return date.fromisoformat(str(first)[:10])
+
+
+def _fit_final(
+    backtest: Backtest, observations: Observations, targets: Sequence[str], effort: Effort, stage: Stage
+) -> list[TrainedMember]:
+    """Every learner of every target, and the classifier, on all observations with the rounds that the backtest found."""
+    members = []
+    for target in (TOTAL_TARGET, *targets):
+        judged = {candidate.name: candidate for candidate in backtest.contests[target].candidates}
+        for learner in LEARNERS:
+            stage.doing(f"{target}: {learner.name}")
+            candidate = judged[learner.name]
+            if candidate.predicted:
+                name = f"{learner.name}_{target}_spend"
+                labels = observations.spend[target]
+                members.append(_fitted(learner, observations, labels, effort, MONEY, name, target, candidate.rounds))
+            stage.advance()
+    stage.doing("purchase probability")
+    if backtest.purchase.fitted and can_learn(observations.bought, PROBABILITY):
+        rounds = backtest.purchase.rounds
+        name = f"{PURCHASE_LEARNER.name}_purchase"
+        members.append(
+            _fitted(
+                PURCHASE_LEARNER, observations, observations.bought, effort, PROBABILITY, name, TOTAL_TARGET, rounds
+            )
+        )
+    stage.advance()
+    return members
+
+
+def _fitted(
+    learner: Learner,
+    observations: Observations,
+    labels: npt.NDArray[np.float64],
+    effort: Effort,
+    kind: str,
+    name: str,
+    target: str,
+    rounds: int | None,
+) -> TrainedMember:
+    fitted = learner.fit(
+        Fold(observations.features, labels), observations.names, effort, kind=kind, rounds=rounds or None
+    )
+    return TrainedMember(name, target, kind, fitted.member, fitted.rounds)
+
+
+def _never_bought_prior(
+    engine: Backend, prepared: Prepared, days: Sequence[date], targets: Sequence[str]
+) -> dict[str, Any]:
+    """What customers spent who were registered before a past `as_of` and had not bought before it.
+
+    Only customers with a known customer_since count: without it nobody can say that they were there. All 0 when there
+    were none.
+    """
+    bought = prepared.purchases.filter(prepared.purchases.spend_units > 0)
+    first = bought.group_by("customer_id").aggregate(first_day=bought.day.min())
+    customers = prepared.customers.filter(prepared.customers.customer_since.notnull())
+    customers = customers.left_join(first, "customer_id").select("customer_id", "customer_since", "first_day")
+    as_of = ibis.memtable({"as_of": list(days)}, schema={"as_of": "date"})
+    waiting = customers.cross_join(as_of).filter(
+        lambda row: (row.customer_since < row.as_of) & (row.first_day.isnull() | (row.first_day >= row.as_of))
+    )
+    labels = build_targets(prepared.purchases, days, targets)
+    joined_rows = waiting.inner_join(labels, ["customer_id", "as_of"])
+    columns = money_columns(targets)
+    n_waiting = int(engine.execute(waiting.count()))
+    spent = engine.to_pyarrow(joined_rows.select("transactions", *columns))
+    spend = {name: float(np.sum(spent[name].to_numpy())) / max(n_waiting, 1) for name in columns}
+    buyers = int((spent["transactions"].to_numpy() > 0).sum())
+    return {
+        "observations": n_waiting,
+        "spend": spend,
+        "probability": buyers / n_waiting if n_waiting else 0.0,
+        "upper": [_upper_quantile(spent[name].to_numpy(), n_waiting) for name in columns],
+    }
+
+
+def _upper_quantile(amounts: npt.NDArray[np.float64], n: int) -> float:
+    """The upper end of the interval over n customers of whom only those in `amounts` spent anything."""
+    if not n:
+        return 0.0
+    padded = np.concatenate([np.zeros(max(n - len(amounts), 0)), amounts])
+    return float(np.quantile(padded, 1 - (1 - COVERAGE) / 2, method="higher"))
+
+
+def _write_bundle(
+    models_dir: Path,
+    prepared: Prepared,
+    profile: Profile,
+    backtest: Backtest,
+    report: Mapping[str, Any],
+    observations: Observations,
+    members: Sequence[TrainedMember],
+    never_bought: Mapping[str, Any],
+) -> str:
+    targets = prepared.config.target_names
+    content = _metadata(prepared, profile, backtest, observations, members, never_bought)
+    with staged_folder(versions_dir(models_dir)) as staging:
+        (staging / "members").mkdir()
+        for trained in members:
+            trained.member.save(staging / content["members"][trained.name]["file"])
+        draft = Predictor(BundleMetadata("draft", content), {each.name: each.member for each in members})
+        golden = np.linspace(0, len(observations) - 1, min(GOLDEN_ROWS, len(observations))).astype(int)
+        save_golden(draft, observations.features[golden], staging / GOLDEN)
+        (staging / "backtest.json").write_text(json.dumps(report, indent=1, allow_nan=False), "utf-8")
+        (staging / "data_report.json").write_text(json.dumps(prepared.report, indent=1, default=str), "utf-8")
+        write_model_card(staging / CARD, content, report, prepared.report, targets)
+        return seal_bundle(staging, models_dir, content)
+
+
+def _metadata(
+    prepared: Prepared,
+    profile: Profile,
+    backtest: Backtest,
+    observations: Observations,
+    members: Sequence[TrainedMember],
+    never_bought: Mapping[str, Any],
+) -> dict[str, Any]:
+    targets, plan = prepared.config.target_names, backtest.plan
+    columns, everything = money_columns(targets), slice(0, len(observations))
+    judged = {name: served_on(backtest, plan.origins, name) for name in columns}
+    actual = {name: pooled(observations.spend[name], plan.origins, observations) for name in columns}
+    return {
+        "as_of": prepared.as_of.isoformat(),
+        "currency": prepared.config.currency,
+        "spend": prepared.config.spend,
+        "horizon_days": HORIZON_DAYS,
+        "profile": profile.name,
+        "targets": list(targets),
+        "features": list(observations.names),
+        "trained_on": {
+            "as_of": prepared.as_of.isoformat(),
+            "first_as_of": plan.learning[0].isoformat(),
+            "last_as_of": plan.learning[-1].isoformat(),
+            "as_of_days": len(plan.learning),
+            "observations": len(observations),
+            "customers": len(np.unique(observations.customer_id)),
+            "seed": profile.effort.seed,
+        },
+        "libraries": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in LIBRARIES},
+        },
+        "members": {
+            trained.name: {
+                "file": f"members/{trained.name}{trained.member.suffix}",
+                "library": trained.member.library,
+                "target": trained.target,
+                "kind": trained.kind,
+                "rounds": trained.rounds,
+                "integrators": trained.kind == MONEY and trained.member.library in INTEGRATORS,
+            }
+            for trained in members
+        },
+        "serving": {name: _serving(backtest, observations, name) for name in columns},
+        "usual_shares": usual_shares(observations, everything, targets).tolist(),
+        "intervals": {name: fit_intervals(actual[name], judged[name]).as_json() for name in columns},
+        "probability": _probability(backtest, observations, members),
+        "segments": {
+            "quantiles": list(SEGMENT_QUANTILES),
+            "thresholds": np.quantile(judged[TOTAL_TARGET], SEGMENT_QUANTILES).tolist(),
+        },
+        "never_bought": dict(never_bought),
+    }
+
+
+def _version(name: str) -> str | None:
+    """Of an installed package; xgboost has a second name without CUDA."""
+    for candidate in (name, f"{name}-cpu"):
+        try:
+            return importlib.metadata.version(candidate)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _serving(backtest: Backtest, observations: Observations, target: str) -> dict[str, Any]:
+    contest, labels = backtest.contests[target], observations.spend[target]
+    cap = {"cap": CAP_MULTIPLE * float(labels.max()), "cap_multiple": CAP_MULTIPLE}
+    if contest.served.kind == MODEL:
+        return {"kind": "model", "name": f"{contest.served.name}_{target}_spend", **cap}
+    return {"kind": "rule", "name": contest.served.name, "mean": float(labels.mean()), **cap}
+
+
+def _probability(backtest: Backtest, observations: Observations, members: Sequence[TrainedMember]) -> dict[str, Any]:
+    classifier = next((each for each in members if each.kind == PROBABILITY), None)
+    outcome = pooled(observations.bought, backtest.plan.origins, observations)
+    if classifier is None:
+        return {"kind": "rate", "rate": float(outcome.mean())}
+    scores = np.concatenate([backtest.purchase.scores[day] for day in backtest.plan.origins])
+    return {"kind": "model", "member": classifier.name, "calibration": calibrate(scores, outcome)}
+
+
+def build_snapshot(engine: Backend, prepared: Prepared, predictor: Predictor, models_dir: Path) -> tuple[str, int]:
+    """Features and answers of every known customer as of `prepared.as_of`; returns the snapshot's id and its size."""
+    targets = prepared.config.target_names
+    names = feature_names(targets)
+    features = build_features(prepared.purchases, prepared.customers, [prepared.as_of], targets)
+    buyers = read_matrix(engine, features, names)
+    known = engine.to_pyarrow(prepared.customers.select("customer_id"))["customer_id"].to_numpy(zero_copy_only=False)
+    never = np.setdiff1d(known.astype(str), buyers.customer_id.astype(str))
+    answers = joined(predictor.predict(buyers.features), predictor.predict_never_bought(len(never)))
+    unseen = np.full((len(never), len(names)), np.nan, dtype=np.float32)
+    snapshot_id = write_snapshot(
+        models_dir,
+        as_of=prepared.as_of,
+        bundle_id=predictor.metadata.bundle_id,
+        currency=prepared.config.currency,
+        targets=targets,
+        raw_names=predictor.raw_names,
+        customer_ids=[*buyers.customer_id.tolist(), *never.tolist()],
+        features=np.concatenate([buyers.features, unseen]),
+        answers=answers,
+    )
+    return snapshot_id, len(known)
+
+
+def promote(models_dir: Path, pair: ServingPair) -> None:
+    """Makes the pair serve and lays out the copies for integrators under their documented names."""
+    folder = versions_dir(models_dir) / pair.bundle_id
+    content = json.loads((folder / "metadata.json").read_text("utf-8"))
+    offered = {name: each for name, each in content["members"].items() if each["integrators"]}
+    copies = {Path(each["file"]).name: (folder / each["file"]).read_bytes() for each in offered.values()}
+    copies[CARD] = (folder / CARD).read_bytes()
+    copies[ENHANCED_METADATA] = json.dumps(_for_integrators(content, offered), indent=1, ensure_ascii=False).encode()
+    for stale in (path for library in INTEGRATORS for path in models_dir.glob(f"{library}_*") if path.is_file()):
+        if stale.name not in copies:
+            stale.unlink()
+    for name, body in copies.items():
+        write_atomically(models_dir / name, body)
+    write_pointer(models_dir, pair)
+
+
+def _for_integrators(content: Mapping[str, Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program needs that runs a booster by itself: the inputs in order, and each file's target."""
+    return {
+        "bundle_id": content["bundle_id"],
+        "as_of": content["as_of"],
+        "currency": content["currency"],
+        "horizon_days": content["horizon_days"],
+        "targets": content["targets"],
+        "features": content["features"],
+        "input": "float32 in the order of `features`, NaN = missing; the output is money, no margin needed",
+        "models": {
+            name: {"file": Path(each["file"]).name, "library": each["library"], "target": each["target"]}
+            for name, each in offered.items()
+        },
+        "served": {name: each["name"] for name, each in content["serving"].items()},
+        "libraries": content["libraries"],
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that all training commands share; relative defaults are those of the repository."""
+    parser.add_argument("--data", type=Path, default=ROOT / "pymind_dataset", help="folder of the tables")
+    parser.add_argument("--models", type=Path, default=ROOT / "models", help="where bundles and snapshots go")
+    parser.add_argument("--work", type=Path, default=ROOT / "var" / "pipeline", help="reports, quarantine, spill files")
+    parser.add_argument("--as-of", type=date.fromisoformat, help="train as if this day (YYYY-MM-DD) were today")
+    parser.add_argument("--profile", choices=("quick", "full"), default="full")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+
+
+def prepare_and_train(options: argparse.Namespace, progress: Progress) -> tuple[ServingPair, dict[str, Any]]:
+    """Prepares the tables and trains on them, in an engine of its own."""
+    engine = open_engine(options.work / "engine", threads=options.threads)
+    try:
+        prepared = prepare_dataset(engine, options.data, options.work, options.as_of, progress)
+        return train(engine, prepared, options.models, profile_of(options.profile, options.threads), progress)
+    finally:
+        engine.disconnect()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `python -m ml_pipeline.train`."""
+    parser = argparse.ArgumentParser(prog="python -m ml_pipeline.train", description=__doc__)
+    add_arguments(parser)
+    prepare_and_train(parser.parse_args(arguments), Progress())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
