@@ -20,6 +20,7 @@ from running.lifeline import Lifeline
 from running.lock import AlreadyRunning, RunLock
 from running.ports import LOOPBACK, is_taken
 from running.supervisor import Part, PartDidNotStart, Supervisor
+from services.logs import configure_logging
 
 PROJECT = Path(__file__).resolve().parent.parent
 WORKER_PROCESSES = 2
@@ -38,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     try:
         settings = load_settings()
+        configure_logging(settings.log_level)
         with _asked_to_end() as stop, _alone(settings.var_dir) as lifeline:
             if not options.prepare:
                 _check_port(options.host, settings.port)
