@@ -32,6 +32,10 @@ class UnreadableTable(DataError):
     """A table's file cannot be read as what its name says."""
 
 
+class RowsLost(DataError):
+    """Rows or money out are not those that came in: a fault of the cleaning code, never of the tables."""
+
+
 class BadDatasetConfig(DataError):
     """`dataset.toml` says something impossible."""
 
