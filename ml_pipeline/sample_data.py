@@ -196,9 +196,8 @@ def _write_block(
     ledger = build_ledger(shop, block, *next_ids)
     last_second = day_seconds(shop.last_day + timedelta(days=1)) - 1
     headers, lines = spoil_ledger(ledger, shop.parameters.flaws, last_second, draw, counts)
-    with_phone = (draw.random(len(headers)) < 0.5) & (headers["customer"].to_numpy() > 0)
     files.add_rows("customer_details", customer_rows(shop, block, width, headers, counts))
-    files.add_rows("store_sales_header", header_rows(headers, with_phone, width))
+    files.add_rows("store_sales_header", header_rows(headers, width))
     files.add_rows("store_sales_line_items", line_rows(lines))
     files.add_truth("latents", _latent_rows(shop, block, width))
     for as_of in oracle_days(shop):

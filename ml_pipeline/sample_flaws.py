@@ -66,7 +66,7 @@ class Ledger:
     """Transactions and their lines as numbers, before they become text.
 
     headers: transaction, customer (1-based; 0 none), store (1-based; 0 none), second (since 1970), total_cents,
-    date_style, as_float, stays (a reader should keep it). lines: line, transaction, product (number in the id), promotion
+    date_style, as_float, with_phone, stays (a reader should keep it). lines: line, transaction, product (number in the id), promotion
     (-1 none), quantity, amount_cents, as_float. The first `n_clean` headers are the true ones, numbered on from
     `first_transaction`; the true lines follow their order, numbered on from `first_line`.
     """
@@ -194,7 +194,7 @@ def _refunds(
 def _without_customer(ledger: Ledger, positions: Ints, counts: FlawCounts) -> tuple[pd.DataFrame, pd.DataFrame]:
     headers, lines = ledger.copy_transactions(positions)
     _count_set_aside("store_sales_header.empty_customer_id", headers, lines, counts)
-    return headers.assign(customer=0, stays=False), lines
+    return headers.assign(customer=0, with_phone=False, stays=False), lines
 
 
 def _badly_dated(
@@ -254,10 +254,11 @@ def _forget_products(ledger: Ledger, positions: Ints, counts: FlawCounts) -> Non
 
 
 def _vary_formats(ledger: Ledger, rates: FlawRates, draw: np.random.Generator) -> None:
-    """Mixed date formats, and whole-number ids written as floats."""
+    """Mixed date formats, phone numbers on some receipts, and whole-number ids written as floats."""
     uniform = draw.random(len(ledger.headers))
     styles = np.where(uniform < rates.day_first_dates, DAY_FIRST, ISO)
     ledger.headers["date_style"] = np.where(uniform > 1.0 - rates.slash_dates, SLASH, styles)
+    ledger.headers["with_phone"] = draw.random(len(ledger.headers)) >= rates.null_header_phone
     ledger.headers["as_float"] = draw.random(len(ledger.headers)) < rates.ids_as_floats
     ledger.lines["as_float"] = draw.random(len(ledger.lines)) < rates.ids_as_floats
 
@@ -302,5 +303,6 @@ def _count_formats(headers: pd.DataFrame, lines: pd.DataFrame, counts: FlawCount
     styles: npt.NDArray[np.int64] = headers["date_style"].to_numpy()
     for style, name in DATE_STYLES.items():
         counts.add(f"store_sales_header.date_format_{name}", rows=(styles == style).sum())
+    counts.add("store_sales_header.null_customer_phone", rows=(~headers["with_phone"]).sum())
     counts.add("store_sales_header.store_id_as_float", rows=(headers["as_float"] & (headers["store"] > 0)).sum())
     counts.add("store_sales_line_items.product_id_as_float", rows=lines["as_float"].sum())

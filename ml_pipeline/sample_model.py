@@ -67,6 +67,7 @@ class FlawRates:
     null_product_column: float = 0.02
     null_store_region: float = 0.2
     null_header_store: float = 0.003
+    null_header_phone: float = 0.5
     duplicate_full_row: float = 0.002
     duplicate_conflicting: float = 0.001
     headers_empty_customer: float = 0.002

@@ -127,6 +127,7 @@ def build_ledger(shop: Shop, block: Block, first_transaction: int, first_line: i
             "total_cents": np.rint(cents).astype(np.int64),
             "date_style": np.full(n_headers, ISO),
             "as_float": np.zeros(n_headers, dtype=bool),
+            "with_phone": np.ones(n_headers, dtype=bool),
             "stays": np.ones(n_headers, dtype=bool),
         }
     )
@@ -144,7 +145,7 @@ def build_ledger(shop: Shop, block: Block, first_transaction: int, first_line: i
     return Ledger(headers, lines, first_transaction, first_line)
 
 
-def header_rows(headers: pd.DataFrame, with_phone: npt.NDArray[np.bool_], width: int) -> pa.Table:
+def header_rows(headers: pd.DataFrame, width: int) -> pa.Table:
     """store_sales_header as text."""
     customers, stores = headers["customer"].to_numpy(), headers["store"].to_numpy()
     store_text = _maybe_float(stores, headers["as_float"].to_numpy())
@@ -155,7 +156,7 @@ def header_rows(headers: pd.DataFrame, with_phone: npt.NDArray[np.bool_], width:
             "store_id": _only_where(stores > 0, store_text),
             "transaction_date": _moment_text(headers["second"].to_numpy(), headers["date_style"].to_numpy()),
             "total_amount": _money(headers["total_cents"].to_numpy()),
-            "customer_phone": _only_where(with_phone, _phones(customers)),
+            "customer_phone": _only_where(headers["with_phone"].to_numpy(), _phones(customers)),
         }
     )
 
