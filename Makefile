@@ -37,13 +37,13 @@ test: lint ## lint, then test (no root, no server running; a few tests start the
 lint: $(DEV_READY) ## style, types, direction of imports, Dockerfile, compose file, lock files
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "Not formatted; 'make format' does it."; exit 1; }
-	@$(BIN)/mypy --no-error-summary -p ml_pipeline -p routes -p services -p worker -p running -m app -m config -m run
+	@$(BIN)/mypy --no-error-summary -p ml_pipeline -p routes -p services -p worker -p running -m app -m config -m run -m docs.make_readme
 	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@if grep -nE '://|--(extra-)?index-url|--find-links' requirements*.in requirements*.txt; then \
 		echo "A requirements file names a host; where packages come from is the machine's affair (pip.conf)."; exit 1; fi
-	@$(BIN)/python docs/make_readme.py --check
+	@$(BIN)/python -m docs.make_readme --check
 	@echo "Lint: ruff, mypy, import-linter, hadolint, compose schema, lock files, README: all fine."
 
 format: $(DEV_READY) ## put the code into its form
@@ -54,7 +54,7 @@ lock: $(DEV_READY) ## requirements*.in -> requirements*.txt, newest versions tha
 	@$(LOCK) --upgrade requirements-dev.in -o requirements-dev.txt
 
 readme: $(DEV_READY) ## train the default sample, run the tour, and write their numbers into README.md
-	@$(BIN)/python docs/make_readme.py
+	@$(BIN)/python -m docs.make_readme
 
 clean: ## delete what is made (.venv, var, caches); tables and models stay
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -48,9 +48,11 @@ def make_sample_tables(data_dir: Path, truth_dir: Path, project: Path, lifeline:
     staging.rmdir()
 
 
-def train_first_model(data_dir: Path, models_dir: Path, project: Path, lifeline: Lifeline, stop: Event) -> None:
+def train_first_model(
+    data_dir: Path, models_dir: Path, work_dir: Path, project: Path, lifeline: Lifeline, stop: Event
+) -> None:
     """Tables → models, in the quick profile; the pipeline itself says how far it is. Raises FirstRunFailed, Stopped."""
-    options = ("--data", str(data_dir), "--models", str(models_dir), "--profile", "quick")
+    options = ("--data", str(data_dir), "--models", str(models_dir), "--work", str(work_dir), "--profile", "quick")
     _run((str(project / "ml_pipeline" / "run_pipeline.py"), *options), project, lifeline, stop)
 
 

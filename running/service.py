@@ -131,10 +131,8 @@ def _prepare(settings: Settings, lifeline: Lifeline, stop: Event) -> None:
             )
         say(f"No tables in {settings.data_dir}: writing sample tables of a shop that does not exist.")
         make_sample_tables(settings.data_dir, settings.var_dir / "sample_truth", PROJECT, lifeline, stop)
-    say(
-        f"[2/3] No model in {settings.models_dir}: learning one from the tables in {settings.data_dir} (quick profile)."
-    )
-    train_first_model(settings.data_dir, settings.models_dir, PROJECT, lifeline, stop)
+    say(f"No model in {settings.models_dir}: learning one from the tables in {settings.data_dir} (quick profile).")
+    train_first_model(settings.data_dir, settings.models_dir, settings.var_dir / "pipeline", PROJECT, lifeline, stop)
 
 
 def _serve(settings: Settings, host: str, lifeline: Lifeline, stop: Event) -> None:
