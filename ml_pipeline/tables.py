@@ -297,9 +297,11 @@ def _parquet_header(engine: Backend, path: Path) -> tuple[tuple[str, ...], tuple
 
 def _load(engine: Backend, plan: _Plan) -> tuple[ir.Table, ir.Table | None, TableFile]:
     name = ibis.util.gen_name(f"raw_{plan.table}")
+    encoding: str | None = None
+    warnings: list[str] = []
+    malformed: ir.Table | None = None
     with _source_order(engine):
         if plan.delimiter is None:
-            encoding, warnings, malformed = None, [], None
             _load_parquet(engine, plan, name)
         else:
             encoding, warnings, malformed = _load_csv(engine, plan, name)
