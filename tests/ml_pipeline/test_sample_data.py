@@ -29,6 +29,7 @@ from ml_pipeline.sample_model import (
     Shop,
     build_shop,
     day_factors,
+    expected_basket_spend,
     expected_spend,
     purchase_probability,
     sample_latents,
@@ -193,6 +194,12 @@ def test_rows_of_2099_are_too_few_to_be_the_end_of_the_data(sample: Sample) -> N
     assert days[~far].max() == pd.Timestamp(sample.summary.last_day)
 
 
+def test_a_shop_in_which_one_row_would_be_the_end_of_the_data_has_none_of_2099(tmp_path: Path) -> None:
+    summary = write_sample_tables(tmp_path / "tables", n_customers=40)
+    assert 100 < summary.rows["store_sales_header"] < 2000
+    assert b"2099" not in (tmp_path / "tables" / "store_sales_header.csv").read_bytes()
+
+
 def test_dangling_rows_are_as_many_as_stated(sample: Sample) -> None:
     headers, lines = sample.tables["store_sales_header"], sample.tables["store_sales_line_items"]
     products = sample.tables["products"]["product_id"]
@@ -259,6 +266,7 @@ def test_a_refund_gives_back_an_earlier_line_of_the_same_customer(sample: Sample
     pairs = back.merge(bought, on=["customer_id", "cents"], suffixes=("", "_bought"))
     referred = pairs[pairs["day_bought"] < pairs["day"]]
     assert set(referred["line_item_id"]) == set(back["line_item_id"])
+    assert back["quantity"].str.startswith("-").all()
 
 
 def test_totals_that_contradict_their_lines_are_as_many_as_stated(sample: Sample) -> None:
@@ -319,11 +327,11 @@ def test_the_oracle_is_the_mean_of_what_customers_then_spend(shop: Shop, latents
         assert standard_error[-1] < 0.02 * expected.sum(axis=1).mean()  # so a bias of 8 percent would be seen
 
 
-def test_the_oracle_is_right_for_low_and_high_spenders_alike(shop: Shop, latents: Latents) -> None:
+def test_the_oracle_is_right_for_low_and_high_spenders_over_a_year(shop: Shop, latents: Latents) -> None:
     purchases = simulate_purchases(shop, latents)
-    as_of = shop.last_day - timedelta(days=59)
-    expected = expected_spend(shop, latents, as_of, 60).sum(axis=1)
-    actual = purchases.spend(MANY, len(shop.parameters.categories), shop.day_number(as_of), 60).sum(axis=1)
+    as_of = shop.last_day - timedelta(days=359)
+    expected = expected_spend(shop, latents, as_of, 360).sum(axis=1)
+    actual = purchases.spend(MANY, len(shop.parameters.categories), shop.day_number(as_of), 360).sum(axis=1)
     for part in np.array_split(np.argsort(expected)[np.sort(expected) > 0], 5):
         miss = actual[part] - expected[part]
         assert abs(miss.mean()) < 4 * miss.std() / np.sqrt(part.size)
@@ -339,6 +347,49 @@ def test_the_purchase_probability_is_the_share_that_buys(shop: Shop, latents: La
         for part in np.array_split(np.argsort(probability)[np.sort(probability) > 0], 4):
             spread = np.sqrt((probability[part] * (1 - probability[part])).sum())
             assert abs((bought[part] - probability[part]).sum()) < 4 * spread
+
+
+def test_without_calendar_the_oracle_is_the_closed_form_of_exponential_lifetimes(latents: Latents) -> None:
+    flat = SampleParameters(weekday_factors=(1.0,) * 7, month_factors=(1.0,) * 12, promotions=())
+    shop = build_shop(flat, seed=5, n_products=300, n_stores=5, months=24)
+    short_lived = replace(latents, enters=latents.enters * 0, dropout_at=latents.dropout_at + 1e6)
+    short_lived = replace(short_lived, dropout_rate=latents.dropout_rate * 100 + 0.01)
+    rate, hazard = short_lived.purchase_rate, short_lived.dropout_rate
+    life = (1 - np.exp(-30 * hazard)) / hazard
+    basket = expected_basket_spend(shop, short_lived).sum(axis=1)
+    as_of = date(2025, 3, 1)
+    np.testing.assert_allclose(expected_spend(shop, short_lived, as_of).sum(axis=1), rate * life * basket)
+    buys = rate / (rate + hazard) * (1 - np.exp(-30 * (rate + hazard)))
+    np.testing.assert_allclose(purchase_probability(shop, short_lived, as_of), buys, atol=1e-12)
+
+
+def test_a_promotion_lowers_what_is_paid_in_its_category_alone(shop: Shop, latents: Latents) -> None:
+    republic_days = date(2026, 1, 22)
+    ignored = replace(shop, parameters=replace(shop.parameters, promotion_take_up=0.0))
+    spend = expected_spend(shop, latents, republic_days, 6).sum(axis=0)
+    undiscounted = expected_spend(ignored, latents, republic_days, 6).sum(axis=0)
+    np.testing.assert_allclose(spend / undiscounted, [1 - 0.8 * 0.12, 1, 1, 1, 1])
+
+
+def test_lines_under_a_promotion_are_of_its_days_and_category_and_pay_less(shop: Shop, latents: Latents) -> None:
+    purchases = simulate_purchases(shop, latents)
+    price = purchases.quantity * shop.catalogue.price_cents[purchases.product]
+    paid = purchases.amount_cents / price
+    full = purchases.promotion < 0
+    np.testing.assert_allclose(paid[full], 1)
+    day = purchases.day[purchases.line_transaction]
+    for position, run in enumerate(shop.promotions):
+        here = purchases.promotion == position
+        start, end = shop.day_number(run.start), shop.day_number(run.end)
+        row = shop.parameters.category_names.index(run.plan.category)
+        eligible = (day >= start) & (day <= end) & (purchases.category == row)
+        assert (here & ~eligible).sum() == 0
+        assert here.sum() / eligible.sum() == pytest.approx(0.8, abs=0.05)
+        np.testing.assert_allclose(paid[here], 1 - run.plan.discount_percent / 100, atol=0.001)
+
+
+def test_each_block_has_other_customers(shop: Shop) -> None:
+    assert not np.isin(sample_latents(shop, 50, 0).purchase_rate, sample_latents(shop, 50, 1).purchase_rate).any()
 
 
 def test_who_has_dropped_out_is_expected_to_spend_nothing(shop: Shop, latents: Latents) -> None:
@@ -440,6 +491,7 @@ def test_the_command_writes_and_refuses_a_second_time(tmp_path: Path, capsys: py
     assert main(request) == 0
     written = _files(tmp_path / "t")
     assert re.search(r"headers and .* lines from 2025-11-01 to 2025-12-31", capsys.readouterr().out)
+    assert set(_files(tmp_path / "u")) == set(TRUTH_FILES)
     assert main(request) == 2
     assert "already holds tables" in capsys.readouterr().err
     assert _files(tmp_path / "t") == written
