@@ -10,7 +10,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
 	--no-emit-index-url --no-header --no-annotate
 DATA_DIR ?= pymind_dataset
-MODELS_DIR ?= models
 PYTEST_OPTIONS ?=
 
 .DEFAULT_GOAL := help
@@ -24,9 +23,8 @@ setup: $(READY) ## make .venv and install what the product runs on
 run: $(READY) ## sample tables and a model if there are none, then API, queue and worker (PORT=5000)
 	@exec $(BIN)/python run.py
 
-train: $(READY) ## learn from the tables with the full profile (DATA_DIR=..., MODELS_DIR=...)
-	@if [ ! -d "$(DATA_DIR)" ] || ! ls "$(DATA_DIR)" | grep -qE '\.(csv|csv\.gz|parquet)$$'; then $(MAKE) --no-print-directory sample; fi
-	@$(BIN)/python ml_pipeline/run_pipeline.py --data "$(DATA_DIR)" --models "$(MODELS_DIR)" --profile full
+train: $(READY) ## learn from the tables with the full profile (DATA_DIR=..., MODELS_DIR=... or .env)
+	@$(BIN)/python run.py --train
 
 sample: $(READY) ## write the sample tables to DATA_DIR; their truth to var/sample_truth
 	@$(BIN)/python -m ml_pipeline.sample_data --into "$(DATA_DIR)" --truth var/sample_truth

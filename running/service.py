@@ -15,10 +15,10 @@ from threading import Event
 from config import BadConfiguration, Settings, _read_environment, load_settings
 from running import api
 from running.embedded_redis import EmbeddedRedis, NoRedisServer, prepare_redis
-from running.first_run import FirstRunFailed, Stopped, has_model, has_tables, make_sample_tables, train_first_model
 from running.lifeline import Lifeline
 from running.lock import AlreadyRunning, RunLock
 from running.ports import LOOPBACK, is_taken
+from running.preparing import Places, PreparingFailed, Stopped, has_model, has_tables, make_sample_tables, train_model
 from running.supervisor import Part, PartDidNotStart, Supervisor
 from services.logs import configure_logging
 
@@ -40,15 +40,18 @@ def run(arguments: Sequence[str]) -> int:
     try:
         settings = load_settings()
         configure_logging(settings.log_level)
-        with _asked_to_end() as stop, _alone(settings.var_dir) as lifeline:
-            if not options.prepare:
+        with _asked_to_end() as stop, _alone(settings.var_dir, "train" if options.train else "run") as lifeline:
+            if options.train:
+                _train(settings, "full", lifeline, stop)
+            elif options.prepare:
+                _prepare(settings, lifeline, stop)
+            else:
                 _check_port(options.host, settings.port)
-            _prepare(settings, lifeline, stop)
-            if not options.prepare:
+                _prepare(settings, lifeline, stop)
                 _serve(settings, options.host, lifeline, stop)
     except Stopped:
         say("Stopped.")
-    except (CannotRun, BadConfiguration, NoRedisServer, FirstRunFailed, PartDidNotStart) as reason:
+    except (CannotRun, BadConfiguration, NoRedisServer, PreparingFailed, PartDidNotStart) as reason:
         sys.stderr.write(f"run.py: {reason}\n")
         return 1
     return 0
@@ -70,8 +73,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--host", default=LOOPBACK, help=f"address to listen on (default: {LOOPBACK}, this machine only; 0.0.0.0 = all)"
     )
-    parser.add_argument(
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument(
         "--prepare", action="store_true", help="only make tables and a model where there are none, then end"
+    )
+    only.add_argument(
+        "--train", action="store_true", help="only learn from the tables anew with the full profile, then end"
     )
     options = parser.parse_args(arguments)
     if options.port is not None:
@@ -93,9 +100,9 @@ def _asked_to_end() -> Iterator[Event]:
 
 
 @contextmanager
-def _alone(var_dir: Path) -> Iterator[Lifeline]:
+def _alone(var_dir: Path, purpose: str) -> Iterator[Lifeline]:
     """The one run of this folder, and the lifeline of its parts, which keeps the folder until the last one is gone."""
-    lock = RunLock(var_dir / "run.lock")
+    lock = RunLock(var_dir / f"{purpose}.lock")
     try:
         lock.take()
     except AlreadyRunning as other:
@@ -121,18 +128,24 @@ def _check_port(host: str, port: int) -> None:
 
 def _prepare(settings: Settings, lifeline: Lifeline, stop: Event) -> None:
     """Tables and a model, where there are none."""
-    if has_model(settings.models_dir):
-        return
+    if not has_model(settings.models_dir):
+        say(f"No model in {settings.models_dir}.")
+        _train(settings, "quick", lifeline, stop)
+
+
+def _train(settings: Settings, profile: str, lifeline: Lifeline, stop: Event) -> None:
+    """A model from the tables; from sample tables where the folder of tables is empty."""
+    if not settings.data_dir.is_dir():
+        raise CannotRun(
+            f"the folder of tables, {settings.data_dir}, does not exist. Correct DATA_DIR, or make the folder: "
+            "an empty one gets sample tables."
+        )
     if not has_tables(settings.data_dir):
-        if not settings.data_dir.is_dir():
-            raise CannotRun(
-                f"the folder of tables, {settings.data_dir}, does not exist. Correct DATA_DIR, or make the folder: "
-                "an empty one gets sample tables."
-            )
         say(f"No tables in {settings.data_dir}: writing sample tables of a shop that does not exist.")
         make_sample_tables(settings.data_dir, settings.var_dir / "sample_truth", PROJECT, lifeline, stop)
-    say(f"No model in {settings.models_dir}: learning one from the tables in {settings.data_dir} (quick profile).")
-    train_first_model(settings.data_dir, settings.models_dir, settings.var_dir / "pipeline", PROJECT, lifeline, stop)
+    say(f"Learning from the tables in {settings.data_dir} ({profile} profile).")
+    places = Places(settings.data_dir, settings.models_dir, settings.var_dir / "pipeline")
+    train_model(places, profile, PROJECT, lifeline, stop)
 
 
 def _serve(settings: Settings, host: str, lifeline: Lifeline, stop: Event) -> None:

@@ -1,9 +1,10 @@
-"""What a first run needs and does not find: tables to learn from, and a model that serves."""
+"""Tables to learn from and a model that serves, made by the commands of the pipeline in a process of their own."""
 
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
@@ -15,12 +16,21 @@ POINTER_NAME = "current.json"
 SECONDS_TO_END = 3.0
 
 
-class FirstRunFailed(Exception):
+class PreparingFailed(Exception):
     """A preparing command ended with an error."""
 
 
 class Stopped(Exception):
     """Somebody asked for the end while a preparing command was at work."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of a training: tables in, models out, and one for reports and spill files."""
+
+    data: Path
+    models: Path
+    work: Path
 
 
 def has_tables(data_dir: Path) -> bool:
@@ -37,7 +47,7 @@ def make_sample_tables(data_dir: Path, truth_dir: Path, project: Path, lifeline:
     """The default sample into `data_dir`; what is true about its customers goes to `truth_dir`, never beside it.
 
     Written elsewhere first and then moved, so that an interrupted run leaves no half of a data set behind.
-    Raises FirstRunFailed, Stopped.
+    Raises PreparingFailed, Stopped.
     """
     staging = data_dir / ".being-made"
     shutil.rmtree(staging, ignore_errors=True)
@@ -48,11 +58,18 @@ def make_sample_tables(data_dir: Path, truth_dir: Path, project: Path, lifeline:
     staging.rmdir()
 
 
-def train_first_model(
-    data_dir: Path, models_dir: Path, work_dir: Path, project: Path, lifeline: Lifeline, stop: Event
-) -> None:
-    """Tables → models, in the quick profile; the pipeline itself says how far it is. Raises FirstRunFailed, Stopped."""
-    options = ("--data", str(data_dir), "--models", str(models_dir), "--work", str(work_dir), "--profile", "quick")
+def train_model(places: Places, profile: str, project: Path, lifeline: Lifeline, stop: Event) -> None:
+    """Tables → models; the pipeline itself says how far it is. Raises PreparingFailed, Stopped."""
+    options = (
+        "--data",
+        str(places.data),
+        "--models",
+        str(places.models),
+        "--work",
+        str(places.work),
+        "--profile",
+        profile,
+    )
     _run((str(project / "ml_pipeline" / "run_pipeline.py"), *options), project, lifeline, stop)
 
 
@@ -66,4 +83,4 @@ def _run(arguments: Sequence[str], project: Path, lifeline: Lifeline, stop: Even
     if stop.is_set():
         raise Stopped
     if code != 0:
-        raise FirstRunFailed(f"`python {' '.join(arguments)}` failed ({ending(code)}); its own words are above.")
+        raise PreparingFailed(f"`python {' '.join(arguments)}` failed ({ending(code)}); its own words are above.")
