@@ -18,6 +18,7 @@ from typing import Any
 
 from ml_pipeline.errors import BundleMismatch, NoServingModel, PipelineError
 from ml_pipeline.features import feature_names
+from ml_pipeline.schema import TOTAL_TARGET
 
 FORMAT = 1
 POINTER = "current.json"
@@ -58,6 +59,11 @@ class BundleMetadata:
     def currency(self) -> str:
         """Of every amount the bundle predicts."""
         return str(self.content["currency"])
+
+
+def member_name(library: str, target: str) -> str:
+    """The documented name of a money model: `xgboost_total_spend`, `lightgbm_grocery`."""
+    return f"{library}_{TOTAL_TARGET}_spend" if target == TOTAL_TARGET else f"{library}_{target}"
 
 
 def versions_dir(models_dir: Path) -> Path:

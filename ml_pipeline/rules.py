@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.features import DAYS_SINCE_FIRST_TRANSACTION, lifetime_spend_name, spend_window_name
+from ml_pipeline.features import DAYS_SINCE_FIRST, lifetime_spend_name, spend_window_name
 from ml_pipeline.schema import HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ def spend_history(features: Matrix, names: Sequence[str], targets: Sequence[str]
         last_30_days=money(lambda each: spend_window_name(30, each)),
         last_90_days=money(lambda each: spend_window_name(90, each)),
         lifetime=money(lifetime_spend_name),
-        days_since_first=column(DAYS_SINCE_FIRST_TRANSACTION),
+        days_since_first=column(DAYS_SINCE_FIRST),
     )
 
 

@@ -35,6 +35,7 @@ from ml_pipeline.backtest import (
 from ml_pipeline.bundle import (
     BundleMetadata,
     ServingPair,
+    member_name,
     seal_bundle,
     staged_folder,
     versions_dir,
@@ -159,7 +160,7 @@ def _fit_final(
             stage.doing(f"{target}: {learner.name}")
             candidate = judged[learner.name]
             if candidate.predicted:
-                name = f"{learner.name}_{target}_spend"
+                name = member_name(learner.name, target)
                 labels = observations.spend[target]
                 members.append(_fitted(learner, observations, labels, effort, MONEY, name, target, candidate.rounds))
             stage.advance()
@@ -326,7 +327,7 @@ def _serving(backtest: Backtest, observations: Observations, target: str) -> dic
     contest, labels = backtest.contests[target], observations.spend[target]
     cap = {"cap": CAP_MULTIPLE * float(labels.max()), "cap_multiple": CAP_MULTIPLE}
     if contest.served.kind == MODEL:
-        return {"kind": "model", "name": f"{contest.served.name}_{target}_spend", **cap}
+        return {"kind": "model", "name": member_name(contest.served.name, target), **cap}
     return {"kind": "rule", "name": contest.served.name, "mean": float(labels.mean()), **cap}
 
 

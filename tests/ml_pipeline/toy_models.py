@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from ml_pipeline.features import feature_names
 
-from ml_pipeline.bundle import ServingPair, seal_bundle, staged_folder, versions_dir, write_pointer
+from ml_pipeline.bundle import ServingPair, member_name, seal_bundle, staged_folder, versions_dir, write_pointer
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
 
 TARGETS = ("electronics", "grocery", "sports")
@@ -29,7 +29,7 @@ def write_toy_pair(
     n = len(customer_ids)
     parts = rng.integers(0, 500_00, size=(n, len(targets) + 1))
     money = np.column_stack([parts.sum(axis=1), parts]).astype(np.int64)
-    raw_names = [f"xgboost_{name}_spend" for name in ("total", *targets)]
+    raw_names = [member_name("xgboost", name) for name in ("total", *targets)]
     answers = Answers(
         money=money,
         lower=money // 2,
