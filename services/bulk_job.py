@@ -1,0 +1,133 @@
+"""What a worker does for a bulk job: rows in, answers beside them, one result file, one commit."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_pipeline.result_rows import Answered, answer_rows, lookup_ids, result_header
+from ml_pipeline.snapshot import result_columns
+from services.bulk_service import file_metadata
+from services.job_store import Job, JobStore, Lease, Progress
+from services.model_registry import Model, ModelRegistry
+from services.object_store import ObjectStore
+from services.results import open_result
+from services.uploads import UploadShape, count_rows, describe_upload, read_rows
+
+ROWS_PER_SLICE = 50_000
+CENTS = 100
+
+
+class BulkJobs:
+    """The work of bulk and conversion jobs. Files are worked through in slices, with the lease checked after each."""
+
+    def __init__(
+        self, store: JobStore, objects: ObjectStore, registry: ModelRegistry, rows_per_slice: int = ROWS_PER_SLICE
+    ) -> None:
+        self._store = store
+        self._objects = objects
+        self._registry = registry
+        self._rows_per_slice = rows_per_slice
+
+    def predict(self, job: Job, lease: Lease) -> None:
+        """Makes the result of an upload in the upload's own format.
+
+        Raises LeaseLost, an UploadError, and what the stores and the registry raise.
+        """
+        model = self._pinned(job, lease)
+        with self._objects.local(job.parameters["upload_key"]) as upload:
+            job, shape = self._read_metadata(job, lease, upload)
+            key = f"{job.job_id}/result-{lease.fence}.{shape.format}"
+            tally = self._write_result(upload, shape, shape.format, key, model, job.rows_total, lease)
+        self._store.complete(lease, key, tally.progress(job.rows_total), tally.statistics(model))
+
+    def convert(self, job: Job, lease: Lease) -> None:
+        """Makes the result of its parent once more, in another format, from the same upload and the same pair."""
+        parent = self._store.get(str(job.parent_id))
+        model = self._registry.pair(str(parent.bundle_id), str(parent.snapshot_id))
+        shape = UploadShape.from_parameters(parent.parameters["shape"])
+        key = f"{parent.job_id}/converted-{lease.fence}.{job.variant}"
+        with self._objects.local(parent.parameters["upload_key"]) as upload:
+            if not shape.header:
+                shape = describe_upload(upload, f"upload.{shape.format}")
+            tally = self._write_result(upload, shape, str(job.variant), key, model, job.rows_total, lease)
+        self._store.complete(lease, key, tally.progress(job.rows_total))
+
+    def _pinned(self, job: Job, lease: Lease) -> Model:
+        """The pair that serves now, or the one that an earlier attempt began with."""
+        if job.bundle_id is None:
+            serving = self._registry.serving()
+            job = self._store.pin(lease, serving.bundle.bundle_id, serving.snapshot.snapshot_id)
+        return self._registry.pair(str(job.bundle_id), str(job.snapshot_id))
+
+    def _read_metadata(self, job: Job, lease: Lease, upload: Path) -> tuple[Job, UploadShape]:
+        """Fills in what was left open at the upload because the file is large."""
+        shape = UploadShape.from_parameters(job.parameters["shape"])
+        if job.rows_total is not None:
+            return job, shape
+        filename, size = str(job.parameters["filename"]), int(job.parameters["size"])
+        if not shape.header:
+            shape = describe_upload(upload, filename)
+        counts = count_rows(upload, shape, self._rows_per_slice)
+        return self._store.record_metadata(lease, file_metadata(filename, size, shape, counts), counts.rows), shape
+
+    def _write_result(
+        self,
+        upload: Path,
+        shape: UploadShape,
+        result_format: str,
+        key: str,
+        model: Model,
+        rows_total: int | None,
+        lease: Lease,
+    ) -> "Tally":
+        header = result_header(shape.header, result_columns(model.snapshot.targets))
+        tally = Tally()
+        with self._objects.create(key) as path, open_result(path, result_format, header) as writer:
+            for rows in read_rows(upload, shape, self._rows_per_slice):
+                ids = lookup_ids(rows.text_column(shape.id_column))
+                answered = answer_rows(model.snapshot, model.version, ids)
+                writer.write(rows, answered.columns)
+                tally.add(answered)
+                self._store.record_progress(lease, tally.progress(rows_total))
+        return tally
+
+
+class Tally:
+    """Counts rows as they are done, and remembers which customers they were."""
+
+    def __init__(self) -> None:
+        self._processed = 0
+        self._successful = 0
+        self._positions: list[npt.NDArray[np.int64]] = []
+
+    def add(self, answered: Answered) -> None:
+        """The next rows."""
+        self._processed += len(answered.positions)
+        self._successful += answered.successful
+        self._positions.append(np.unique(answered.positions[answered.positions >= 0]))
+
+    def progress(self, total: int | None) -> Progress:
+        """Row by row."""
+        return Progress(total, self._processed, self._successful, self._processed - self._successful)
+
+    def statistics(self, model: Model) -> Mapping[str, Any]:
+        """Money over distinct customers, however often each is in the file; None where there is no customer."""
+        customers = np.unique(np.concatenate([np.empty(0, np.int64), *self._positions]))
+        spend = model.snapshot.columns(customers)["predicted_total_spend"]
+        cents = np.rint(spend * CENTS).astype(np.int64)
+        some = len(cents) > 0
+        return {
+            "total_predicted_spend": int(cents.sum()) / CENTS,
+            "average_predicted_spend": round(int(cents.sum()) / CENTS / len(cents), 2) if some else None,
+            "min_predicted_spend": int(cents.min()) / CENTS if some else None,
+            "max_predicted_spend": int(cents.max()) / CENTS if some else None,
+            "currency": model.snapshot.currency,
+            "rows": self._processed,
+            "rows_failed": self._processed - self._successful,
+            "distinct_customers": len(cents),
+            "model_version": model.version,
+            "as_of": model.as_of.isoformat(),
+        }

@@ -1,0 +1,139 @@
+"""What a service refuses or cannot do, each named for the fact.
+
+A message gives the value, the rule and the way out; it is shown to people as it stands.
+"""
+
+
+class ServiceError(Exception):
+    """Base of everything the services refuse or cannot do."""
+
+
+# ---- who asks
+
+
+class IdentityRequired(ServiceError):
+    """The caller is not on this machine and nobody has said that strangers are answered."""
+
+
+# ---- what was asked
+
+
+class InvalidRequest(ServiceError):
+    """The request is malformed, incomplete or contradicts itself."""
+
+
+class MalformedJson(InvalidRequest):
+    """The body is not JSON."""
+
+
+class NotOffered(InvalidRequest):
+    """The request is understood, but this version does not answer it."""
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is of another type than this route takes."""
+
+
+class RequestTooLarge(ServiceError):
+    """The body is larger than the limit."""
+
+
+class UnknownCustomer(ServiceError):
+    """The model knows no customer of this id."""
+
+
+# ---- uploaded files
+
+
+class UploadError(ServiceError):
+    """Base of what is wrong with an uploaded file as a whole."""
+
+
+class MissingFile(UploadError):
+    """The upload has no part called file, or one without a file in it."""
+
+
+class UnsupportedFileType(UploadError):
+    """The file is of a kind that is not read."""
+
+
+class EmptyFile(UploadError):
+    """The file has no content."""
+
+
+class NoDataRows(UploadError):
+    """The file has a header and no row below it."""
+
+
+class UnreadableFile(UploadError):
+    """The content is not what the name says, or is damaged."""
+
+
+class UnevenRow(UploadError):
+    """A row has another number of cells than the header."""
+
+
+class TooManyColumns(UploadError):
+    """The header has more columns than are taken."""
+
+
+class DoesNotFitXlsx(ServiceError):
+    """The rows exceed what an Excel sheet can hold."""
+
+
+# ---- jobs
+
+
+class UnknownJob(ServiceError):
+    """There is no job of this id among those of the caller."""
+
+
+class JobNotFinished(ServiceError):
+    """The result was asked for before the job is completed."""
+
+
+class JobFailed(ServiceError):
+    """The job ended without a result."""
+
+
+class JobInProgress(ServiceError):
+    """The job is being worked on and cannot be deleted."""
+
+
+class ConversionFailed(ServiceError):
+    """The result could not be turned into the format that was asked for."""
+
+
+class LeaseLost(ServiceError):
+    """Another worker has taken the job over, or it was deleted: what this one does no longer counts."""
+
+
+class WorkersLost(ServiceError):
+    """The job was begun as often as is allowed and its worker was lost each time."""
+
+
+class JobCrashed(ServiceError):
+    """The job was begun as often as is allowed and met an internal error each time."""
+
+
+# ---- what stands behind
+
+
+class QueueUnavailable(ServiceError):
+    """The queue does not answer."""
+
+
+class JobStoreUnavailable(ServiceError):
+    """The database of the job table does not answer."""
+
+
+class ObjectStoreUnavailable(ServiceError):
+    """The store of uploads and results cannot be read or written."""
+
+
+class StorageFull(ObjectStoreUnavailable):
+    """There is no space left for a file."""
+
+
+class ObjectMissing(ObjectStoreUnavailable):
+    """A file that the job table speaks of is not in the store."""

@@ -1,0 +1,115 @@
+"""Which bundle and snapshot serve: follows the pointer, keeps pairs open, gives jobs the pair that they began with."""
+
+import json
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_pipeline.bundle import BundleMetadata
+    from ml_pipeline.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+PAIRS_KEPT_OPEN = 4
+POINTER = "current.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle and a snapshot that fit each other, open."""
+
+    bundle: "BundleMetadata"
+    snapshot: "Snapshot"
+
+    @property
+    def version(self) -> str:
+        """What answers call `model_version`."""
+        return self.bundle.bundle_id
+
+    @property
+    def as_of(self) -> date:
+        """The first day of the predicted 30."""
+        return self.snapshot.as_of
+
+
+class ModelRegistry:
+    """Opens pairs on first use, after any fork, and memory-maps them; safe to share between threads.
+
+    The pipeline is imported on first use too: a process that only passes jobs on never loads it.
+    """
+
+    def __init__(self, models_dir: Path) -> None:
+        self._models_dir = models_dir
+        self._lock = threading.Lock()
+        self._open: OrderedDict[tuple[str, str], Model] = OrderedDict()
+        self._serving: tuple[tuple[int, ...], Model] | None = None
+
+    def serving(self) -> Model:
+        """The pair that the pointer names now. Raises NoServingModel, BundleMismatch or SnapshotMismatch.
+
+        The pointer is looked at on every call; the pair is loaded again only when the file was replaced.
+        """
+        seen = self._pointer_identity()
+        serving = self._serving
+        if serving is not None and serving[0] == seen:
+            return serving[1]
+        from ml_pipeline.bundle import read_pointer
+
+        pair = read_pointer(self._models_dir)
+        model = self.pair(pair.bundle_id, pair.snapshot_id)
+        if seen:
+            self._serving = (seen, model)
+        return model
+
+    def pair(self, bundle_id: str, snapshot_id: str) -> Model:
+        """One pair by name, for a job that is tied to it. Raises as `serving` does."""
+        with self._lock:
+            model = self._open.get((bundle_id, snapshot_id))
+            if model is None:
+                model = _load(self._models_dir, bundle_id, snapshot_id)
+                self._open[bundle_id, snapshot_id] = model
+                log.info("pair opened", extra={"bundle": bundle_id, "snapshot": snapshot_id})
+            self._open.move_to_end((bundle_id, snapshot_id))
+            while len(self._open) > PAIRS_KEPT_OPEN:
+                self._open.popitem(last=False)
+            return model
+
+    def backtest(self, bundle_id: str) -> Mapping[str, Any]:
+        """How good the bundle was on past days that it had not seen, beside the simple rules; as it was written."""
+        from ml_pipeline.bundle import versions_dir
+        from ml_pipeline.errors import BundleMismatch
+
+        path = versions_dir(self._models_dir) / bundle_id / "backtest.json"
+        try:
+            return dict(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError):
+            raise BundleMismatch(
+                f"Bundle {bundle_id} has no readable backtest.json: restore the file or train again."
+            ) from None
+
+    def _pointer_identity(self) -> tuple[int, ...]:
+        try:
+            found = os.stat(self._models_dir / POINTER)
+        except OSError:
+            return ()
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _load(models_dir: Path, bundle_id: str, snapshot_id: str) -> Model:
+    from ml_pipeline.bundle import load_metadata
+    from ml_pipeline.errors import SnapshotMismatch
+    from ml_pipeline.snapshot import load_snapshot
+
+    bundle, snapshot = load_metadata(models_dir, bundle_id), load_snapshot(models_dir, snapshot_id)
+    if snapshot.bundle_id != bundle_id:
+        raise SnapshotMismatch(
+            f"Snapshot {snapshot_id} was made by bundle {snapshot.bundle_id}, not by {bundle_id}: rebuild the snapshot."
+        )
+    return Model(bundle, snapshot)

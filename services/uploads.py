@@ -1,0 +1,390 @@
+"""From an uploaded file to its rows. What is wrong with the file as a whole is an UploadError; rows are judged elsewhere."""
+
+import codecs
+import csv
+import datetime as dt
+import io
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import python_calamine
+
+from ml_pipeline.result_rows import find_id_column, lookup_ids
+from services.errors import (
+    EmptyFile,
+    NoDataRows,
+    TooManyColumns,
+    UnevenRow,
+    UnreadableFile,
+    UnsupportedFileType,
+)
+
+CSV = "csv"
+XLSX = "xlsx"
+ACCEPTED = "Send a .csv (comma, semicolon or tab; UTF-8 or Windows-1252) or an .xlsx file with one header row."
+SAMPLE_BYTES = 1 << 20
+BLOCK_BYTES = 8 << 20
+COLUMNS_LIMIT = 16_384
+DELIMITERS = ",;\t"
+ZIP_MAGIC = b"PK\x03\x04"
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+UNPRINTABLE = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1a\x1b")) + b"\x7f"
+
+
+@dataclass(frozen=True)
+class UploadShape:
+    """What was detected in a file. For CSV: delimiter, encoding and how many lines the header ends after; for XLSX: sheet.
+
+    header is empty for a workbook too large to open at once: it is known when the job reads it.
+    """
+
+    format: str
+    header: tuple[str, ...] = ()
+    id_column: int = 0
+    id_column_by_name: bool = False
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    header_records: int = 1
+    sheet: str | None = None
+
+    def as_parameters(self) -> dict[str, Any]:
+        """For the job table; `UploadShape.from_parameters` is the way back."""
+        return asdict(self)
+
+    @classmethod
+    def from_parameters(cls, parameters: Any) -> "UploadShape":
+        """The shape that `as_parameters` wrote."""
+        return cls(**{**parameters, "header": tuple(parameters["header"])})
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """rows below the header; distinct ids that are not empty; whether one of them occurs twice."""
+
+    rows: int
+    customers: int
+    has_duplicates: bool
+
+
+class Rows(Protocol):
+    """Some consecutive rows of an upload."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+
+    def text_columns(self) -> list[pa.Array]:
+        """All cells as text, column by column."""
+
+    def text_column(self, index: int) -> pa.Array:
+        """One column as text."""
+
+    def typed_rows(self) -> Iterator[Sequence[object]]:
+        """The cells row by row as the file has them: numbers and dates where it has such, else text."""
+
+
+class TextRows:
+    """Rows of a CSV: every cell is text."""
+
+    def __init__(self, cells: pa.RecordBatch) -> None:
+        self._cells = cells
+
+    def __len__(self) -> int:
+        """See Rows."""
+        return int(self._cells.num_rows)
+
+    def text_columns(self) -> list[pa.Array]:
+        """See Rows."""
+        return list(self._cells.columns)
+
+    def text_column(self, index: int) -> pa.Array:
+        """See Rows."""
+        return self._cells.column(index)
+
+    def typed_rows(self) -> Iterator[Sequence[object]]:
+        """See Rows."""
+        return zip(*(column.to_pylist() for column in self._cells.columns), strict=True)
+
+
+class SheetRows:
+    """Rows of a worksheet: cells have types."""
+
+    def __init__(self, cells: Sequence[Sequence[object]], width: int) -> None:
+        self._cells = cells
+        self._width = width
+
+    def __len__(self) -> int:
+        """See Rows."""
+        return len(self._cells)
+
+    def text_columns(self) -> list[pa.Array]:
+        """See Rows."""
+        return [self.text_column(index) for index in range(self._width)]
+
+    def text_column(self, index: int) -> pa.Array:
+        """See Rows."""
+        return pa.array([cell_text(row[index]) for row in self._cells], pa.string())
+
+    def typed_rows(self) -> Iterator[Sequence[object]]:
+        """See Rows."""
+        return iter(self._cells)
+
+
+def cell_text(cell: object) -> str:
+    """A worksheet cell as a person reads it: 12345.0 as 12345, dates in ISO form."""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, bool):
+        return "TRUE" if cell else "FALSE"
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() else repr(cell)
+    if isinstance(cell, dt.datetime):
+        return cell.isoformat(sep=" ")
+    if isinstance(cell, (dt.date, dt.time)):
+        return cell.isoformat()
+    return "" if cell is None else str(cell)
+
+
+# ---- what kind of file it is
+
+
+def describe_upload(path: Path, filename: str, open_workbooks: bool = True) -> UploadShape:
+    """Looks at the beginning of a file and says how it is to be read. Cheap, whatever its size.
+
+    open_workbooks=False leaves a workbook closed, since its header costs reading all of it.
+    Raises an UploadError for a file that cannot be read as what its name says.
+    """
+    suffix = PurePosixPath(filename.lower()).suffix
+    if suffix not in (".csv", ".xlsx"):
+        kind = f"ends in {suffix!r}" if suffix else "has no ending that says what it is"
+        raise UnsupportedFileType(f"The file name {kind}; that is not read. {ACCEPTED}")
+    if path.stat().st_size == 0:
+        raise EmptyFile(f"The file is empty (0 bytes). {ACCEPTED}")
+    if suffix == ".csv":
+        return _describe_csv(path)
+    return _describe_workbook(path) if open_workbooks else _closed_workbook(path)
+
+
+def _describe_csv(path: Path) -> UploadShape:
+    with path.open("rb") as stream:
+        sample = stream.read(SAMPLE_BYTES)
+        is_whole = not stream.read(1)
+    if sample.startswith(ZIP_MAGIC):
+        raise UnreadableFile("The file is a workbook or an archive although its name ends in .csv. Name it .xlsx.")
+    encoding = _encoding(path, sample)
+    text = sample.decode(encoding, errors="ignore").lstrip("\ufeff")
+    header_end = next((match.start() for match in re.finditer(r"[\r\n]", text) if text[: match.start()].strip()), None)
+    if header_end is None and not is_whole:
+        raise UnreadableFile(f"The header is longer than {SAMPLE_BYTES // 1024} kB. {ACCEPTED}")
+    delimiter = _delimiter(text[:header_end])
+    header, blank_lines, has_rows = _header(text, delimiter, is_whole)
+    if not has_rows:
+        raise NoDataRows(f"The file has a header ({_shown(header)}) and no row below it. Add one row per customer.")
+    chosen = find_id_column(header)
+    return UploadShape(CSV, tuple(header), chosen.index, chosen.by_name, delimiter, encoding, blank_lines + 1)
+
+
+def _encoding(path: Path, sample: bytes) -> str:
+    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if sample.startswith(mark)), None)
+    if marked == "utf-16":
+        return marked
+    if b"\0" in sample or len(sample.translate(None, UNPRINTABLE)) < 0.99 * len(sample):
+        raise UnreadableFile(f"The content is binary, not text, although the name ends in .csv. {ACCEPTED}")
+    encoding = marked or "utf-8"
+    return encoding if _decodes(path, encoding) else _windows_encoding(path)
+
+
+def _windows_encoding(path: Path) -> str:
+    if _decodes(path, "cp1252"):
+        return "cp1252"
+    raise UnreadableFile(f"The text is neither UTF-8 nor Windows-1252. Save it as UTF-8 and send it again. {ACCEPTED}")
+
+
+def _decodes(path: Path, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(SAMPLE_BYTES):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _delimiter(header_line: str) -> str:
+    outside_quotes = re.sub(r'"[^"]*"', "", header_line)
+    return max(DELIMITERS, key=outside_quotes.count)
+
+
+def _header(text: str, delimiter: str, is_whole: bool) -> tuple[list[str], int, bool]:
+    """The first row that is not blank, how many blank lines stand before it, and whether a row follows."""
+    records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    header: list[str] = []
+    blank_lines = 0
+    try:
+        for record in records:
+            if header and record:
+                return header, blank_lines, True
+            if not header and record:
+                header = record
+            elif not header:
+                blank_lines += 1
+    except csv.Error:
+        raise UnreadableFile(
+            "The first rows cannot be read as CSV: a quote is not closed, or a cell is longer than "
+            f"{csv.field_size_limit() >> 10} kB. {ACCEPTED}"
+        ) from None
+    if not header:
+        raise EmptyFile(f"The file holds nothing but blanks. {ACCEPTED}")
+    _check_width(len(header))
+    return header, blank_lines, not is_whole
+
+
+def _check_width(columns: int) -> None:
+    if columns > COLUMNS_LIMIT:
+        raise TooManyColumns(
+            f"The header has {columns:,} columns; at most {COLUMNS_LIMIT:,} are taken. Leave some out."
+        )
+
+
+def _shown(header: Sequence[str]) -> str:
+    return ", ".join(name[:40] for name in header[:8]) + (", …" if len(header) > 8 else "")
+
+
+def _closed_workbook(path: Path) -> UploadShape:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.getinfo("xl/workbook.xml")
+    except (zipfile.BadZipFile, KeyError, OSError):
+        raise _no_workbook() from None
+    return UploadShape(XLSX)
+
+
+def _describe_workbook(path: Path) -> UploadShape:
+    sheet, rows = _sheet_rows(path)
+    header = [cell_text(cell) for cell in next(rows, [])]
+    if not any(header):
+        raise EmptyFile(f"The first sheet, {sheet!r}, is empty. {ACCEPTED}")
+    _check_width(len(header))
+    if next(rows, None) is None:
+        raise NoDataRows(
+            f"The sheet {sheet!r} has a header ({_shown(header)}) and no row below it. Add one per customer."
+        )
+    chosen = find_id_column(header)
+    return UploadShape(XLSX, tuple(header), chosen.index, chosen.by_name, sheet=sheet)
+
+
+def _sheet_rows(path: Path) -> tuple[str, Iterator[list[Any]]]:
+    """The name of the first sheet and its rows from the first that is not blank to the last that is not."""
+    try:
+        workbook = python_calamine.CalamineWorkbook.from_path(path)
+        name = workbook.sheet_names[0]
+        sheet = workbook.get_sheet_by_index(0)
+    except (python_calamine.CalamineError, IndexError, OSError):
+        raise _no_workbook() from None
+    return name, _without_outer_blank_rows(iter(sheet.iter_rows()))
+
+
+def _without_outer_blank_rows(rows: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    held_back: list[list[Any]] = []
+    begun = False
+    for row in rows:
+        if all(cell == "" for cell in row):
+            if begun:
+                held_back.append(row)
+            continue
+        begun = True
+        yield from held_back
+        held_back.clear()
+        yield row
+
+
+def _no_workbook() -> UnreadableFile:
+    return UnreadableFile(
+        "The content is not an Excel workbook although the name ends in .xlsx, or it is damaged or locked by a password. "
+        f"Open it in Excel and save it again without a password. {ACCEPTED}"
+    )
+
+
+# ---- its rows
+
+
+def read_rows(path: Path, shape: UploadShape, rows_per_slice: int) -> Iterator[Rows]:
+    """The rows below the header in their order, in slices of at most so many.
+
+    Blank lines of a CSV are no rows. Raises an UploadError at the first row that cannot be read.
+    """
+    return _read_csv(path, shape, rows_per_slice) if shape.format == CSV else _read_sheet(path, rows_per_slice)
+
+
+def count_rows(path: Path, shape: UploadShape, rows_per_slice: int = 100_000) -> RowCounts:
+    """Reads all of the file to count its rows and customers. Raises UploadError."""
+    ids = [lookup_ids(rows.text_column(shape.id_column)) for rows in read_rows(path, shape, rows_per_slice)]
+    every_id = pa.chunked_array(ids, pa.string())
+    named = every_id.filter(pc.not_equal(every_id, ""))
+    customers = int(pc.count_distinct(named).as_py())
+    return RowCounts(len(every_id), customers, customers < len(named))
+
+
+def _read_csv(path: Path, shape: UploadShape, rows_per_slice: int) -> Iterator[Rows]:
+    names = [str(index) for index in range(len(shape.header))]
+    with _named_csv_errors(shape):
+        reader = pa_csv.open_csv(
+            path,
+            pa_csv.ReadOptions(
+                column_names=names,
+                skip_rows_after_names=shape.header_records,
+                encoding=shape.encoding,
+                block_size=min(BLOCK_BYTES, path.stat().st_size + 1),
+                use_threads=False,
+            ),
+            pa_csv.ParseOptions(delimiter=shape.delimiter, newlines_in_values=True),
+            pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), null_values=[], strings_can_be_null=False
+            ),
+        )
+        for batch in reader:
+            for start in range(0, batch.num_rows, rows_per_slice):
+                yield TextRows(batch.slice(start, rows_per_slice))
+
+
+@contextmanager
+def _named_csv_errors(shape: UploadShape) -> Iterator[None]:
+    """Arrow's messages quote the row, which may be personal: only its number goes on."""
+    try:
+        yield
+    except pa.ArrowInvalid as problem:
+        uneven = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(problem))
+        if uneven:
+            raise UnevenRow(
+                f"Row {uneven[1]} (the header is row 1) has {uneven[3]} cells, the header has {uneven[2]}. Put cells that "
+                f'contain "{shape.delimiter}" or a line break into quotes, and close every quote.'
+            ) from None
+        raise UnreadableFile(
+            f"A row is longer than {BLOCK_BYTES >> 20} MB or cannot be read as CSV; most often a quote is not closed. {ACCEPTED}"
+        ) from None
+    except UnicodeDecodeError:
+        raise UnreadableFile(
+            f"The text is not {shape.encoding} throughout. Save it as UTF-8 and send it again."
+        ) from None
+
+
+def _read_sheet(path: Path, rows_per_slice: int) -> Iterator[Rows]:
+    _name, rows = _sheet_rows(path)
+    width = len(next(rows, []))
+    kept: list[list[Any]] = []
+    for row in rows:
+        kept.append(row)
+        if len(kept) == rows_per_slice:
+            yield SheetRows(kept, width)
+            kept = []
+    if kept:
+        yield SheetRows(kept, width)
