@@ -15,7 +15,8 @@ import ibis
 import ibis.expr.types as ir
 
 from ml_pipeline.schema import AMOUNT_SCALE, HORIZON_DAYS, QUANTITY_SCALE
-from ml_pipeline.totals import WEEKDAYS, Window, WindowTotal, of_target, on_weekday
+from ml_pipeline.totals import WEEKDAYS, WindowTotal, of_target, on_weekday
+from ml_pipeline.windows import Window
 
 SHORTEST_TENURE_DAYS = 30
 """Rates of younger customers are taken over this many days: one purchase yesterday is not one purchase a day."""

@@ -54,7 +54,8 @@ from ml_pipeline.feature_definitions import (
     WindowCount,
     WindowSpend,
 )
-from ml_pipeline.totals import Window, build_totals
+from ml_pipeline.totals import WindowTotal, build_totals
+from ml_pipeline.windows import Calendar, TimeTables, Window
 
 MONTH, QUARTER = Window(1, 30), Window(1, 90)
 SECOND_MONTH, THIRD_AND_FOURTH_MONTH = Window(31, 60), Window(61, 120)
@@ -170,14 +171,27 @@ def build_features(
     customers: customer_id, customer_since (date or NULL); customers that are missing there are described all the same.
     Equal days in `as_of_days` count once. Raises ValueError when there is none.
     """
-    if not as_of_days:
-        raise ValueError("as_of_days is empty: features describe customers at the start of a day; name at least one")
+    return build_features_at(purchases, customers, feature_calendar(as_of_days, targets).in_memory(), targets)
+
+
+def feature_calendar(as_of_days: Sequence[date], targets: Sequence[str]) -> Calendar:
+    """The days, windows and facts of as_of days that the features need."""
     features = feature_set(targets)
-    window_totals = dict.fromkeys(total for feature in features for total in feature.window_totals)
-    totals = build_totals(purchases, as_of_days, targets, tuple(window_totals))
-    row = _with_calendar(_with_customer_since(totals, customers), as_of_days, features)
+    windows = [total.window for total in _window_totals(features)]
+    return Calendar(as_of_days, windows, {one.name: one.of for one in features if isinstance(one, CalendarFeature)})
+
+
+def build_features_at(purchases: ir.Table, customers: ir.Table, time: TimeTables, targets: Sequence[str]) -> ir.Table:
+    """`build_features` for the as_of days of a calendar whose tables the engine holds already."""
+    features = feature_set(targets)
+    totals = build_totals(purchases, time, targets, _window_totals(features))
+    row = _with_customer_since(totals, customers)
     columns = {feature.name: feature.value(row).cast("float64") for feature in features}
     return row.select("customer_id", "as_of", **columns)
+
+
+def _window_totals(features: Sequence[Feature]) -> tuple[WindowTotal, ...]:
+    return tuple(dict.fromkeys(total for feature in features for total in feature.window_totals))
 
 
 def _with_customer_since(totals: ir.Table, customers: ir.Table) -> ir.Table:
@@ -188,16 +202,6 @@ def _with_customer_since(totals: ir.Table, customers: ir.Table) -> ir.Table:
         *[totals[column] for column in totals.columns],
         customer_since_day=(since.day < totals.as_of_day).ifelse(since.day, ibis.null("int32")),
     )
-
-
-def _with_calendar(totals: ir.Table, as_of_days: Sequence[date], features: Sequence[Feature]) -> ir.Table:
-    """Adds the features that as_of alone decides."""
-    calendar = [feature for feature in features if isinstance(feature, CalendarFeature)]
-    days = sorted(set(as_of_days))
-    facts: dict[str, list] = {"day": days, **{one.name: [one.of(day) for day in days] for one in calendar}}
-    schema = {"day": "date", **{one.name: "float64" for one in calendar}}
-    facts_of_day = ibis.memtable(facts, schema=schema)
-    return totals.join(facts_of_day, totals.as_of == facts_of_day.day).drop("day")
 
 
 @dataclass(frozen=True)

@@ -8,40 +8,14 @@ Everything here is an integer, so that no order of adding (threads, engines, oth
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 
 import ibis
 import ibis.expr.types as ir
 
 from ml_pipeline.schema import UNKNOWN_CATEGORY
+from ml_pipeline.windows import TimeTables, Window
 
 WEEKDAYS = range(7)
-_EPOCH = date(1970, 1, 1)
-
-
-@dataclass(frozen=True, order=True)
-class Window:
-    """Days before as_of, both inclusive: Window(1, 7) is as_of-7 .. as_of-1, Window(31, 60) is as_of-60 .. as_of-31."""
-
-    newest: int
-    oldest: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.newest <= self.oldest:
-            raise ValueError(
-                f"window {self.newest}..{self.oldest}: the newest day is at least 1 day before as_of and not "
-                "older than the oldest; give Window(newest, oldest) with 1 <= newest <= oldest"
-            )
-
-    @property
-    def days(self) -> int:
-        """How many days it spans."""
-        return self.oldest - self.newest + 1
-
-    @property
-    def label(self) -> str:
-        """`30d` when it reaches to the day before as_of, else `31_60d`."""
-        return f"{self.oldest}d" if self.newest == 1 else f"{self.newest}_{self.oldest}d"
 
 
 @dataclass(frozen=True)
@@ -74,102 +48,29 @@ def on_weekday(weekday: int) -> str:
 
 
 def build_totals(
-    purchases: ir.Table, as_of_days: Sequence[date], targets: Sequence[str], window_totals: Sequence[WindowTotal]
+    purchases: ir.Table, time: TimeTables, targets: Sequence[str], window_totals: Sequence[WindowTotal]
 ) -> ir.Table:
     """One row per (as_of, customer with a transaction before as_of); only days < as_of count.
 
-    customer_id, as_of, as_of_day (days since 1970-01-01), then whole numbers: money in 1/10,000 of the currency unit,
-    quantities in thousandths, days since 1970-01-01. Windows without anything are 0.
+    customer_id, the columns of `time.as_ofs`, then whole numbers: money in 1/10,000 of the currency unit, quantities
+    in thousandths, days since 1970-01-01. Windows without anything are 0.
     """
-    windows = sorted({total.window for total in window_totals})
-    calendar = Calendar(sorted(set(as_of_days)), windows)
-    lines = purchases.filter(purchases.day < ibis.literal(calendar.as_of_days[-1]))
-    transactions = _placed(_build_transactions(lines, targets), calendar)
-    lifetime = _running_totals(_period_totals(transactions, lines, calendar, targets), calendar, targets)
-    recent = _window_totals(transactions, calendar, window_totals)
+    lines = purchases.filter(purchases.day < time.end)
+    transactions = _placed(_build_transactions(lines, targets), time)
+    periods = _with_distinct(_period_totals(transactions, targets), lines, time)
+    lifetime = _running_totals(periods, time, targets)
+    recent = _window_totals(transactions, time, window_totals)
     joined = lifetime.left_join(recent, ["customer_id", "as_of_number"])
     return joined.select(
-        "customer_id",
-        "as_of",
-        "as_of_day",
-        *[
-            lifetime[name]
-            for name in lifetime.columns
-            if name not in ("customer_id", "as_of", "as_of_day", "as_of_number")
-        ],
-        **{total.column: joined[total.column].fill_null(0) for total in window_totals},
+        *[lifetime[name] for name in lifetime.columns],
+        **{total.column: recent[total.column].fill_null(0) for total in window_totals},
     )
 
 
-class Calendar:
-    """The days that any window of any as_of sees, cut into pieces at all edges of all windows.
-
-    A piece is the longest run of days that every window of every as_of sees whole or not at all. A period is what
-    lies between two as_of days: period k is seen since the beginning by as_of number k and all later ones.
-    """
-
-    def __init__(self, as_of_days: Sequence[date], windows: Sequence[Window]) -> None:
-        self.as_of_days = tuple(as_of_days)
-        self._numbers = [(as_of - _EPOCH).days for as_of in as_of_days]
-        self._windows = windows
-        edges = set(self._numbers)
-        for window in windows:
-            edges |= {as_of - window.oldest for as_of in self._numbers}
-            edges |= {as_of - window.newest + 1 for as_of in self._numbers}
-        self._edges = sorted(edges)
-
-    @property
-    def eve(self) -> date:
-        """The day before all pieces: it stands for itself and all earlier days."""
-        return _EPOCH + timedelta(days=self._edges[0] - 1)
-
-    def days(self) -> ir.Table:
-        """One row per day from the eve to the last as_of - 1: calendar_day, piece (-1 on the eve), period."""
-        first, last = self._edges[0], self._numbers[-1]
-        rows: dict[str, list[object]] = {"calendar_day": [self.eve], "piece": [-1], "period": [0]}
-        piece, period = 0, 0
-        for day in range(first, last):
-            while piece + 1 < len(self._edges) and self._edges[piece + 1] <= day:
-                piece += 1
-            while self._numbers[period] <= day:
-                period += 1
-            rows["calendar_day"].append(_EPOCH + timedelta(days=day))
-            rows["piece"].append(piece)
-            rows["period"].append(period)
-        return ibis.memtable(rows, schema={"calendar_day": "date", "piece": "int32", "period": "int32"})
-
-    def sights(self) -> ir.Table:
-        """One row per (piece, as_of that sees it in some window): piece, as_of_number, one flag per window."""
-        flags: dict[str, list[object]] = {_flag(window): [] for window in self._windows}
-        rows: dict[str, list[object]] = {"piece": [], "as_of_number": [], **flags}
-        for piece, start in enumerate(self._edges[:-1]):
-            for number, as_of in enumerate(self._numbers):
-                seen = [window.newest <= as_of - start <= window.oldest for window in self._windows]
-                if any(seen):
-                    rows["piece"].append(piece)
-                    rows["as_of_number"].append(number)
-                    for window, flag in zip(self._windows, seen, strict=True):
-                        rows[_flag(window)].append(flag)
-        schema = {"piece": "int32", "as_of_number": "int32", **dict.fromkeys(flags, "boolean")}
-        return ibis.memtable(rows, schema=schema)
-
-    def as_ofs(self) -> ir.Table:
-        """One row per as_of day: as_of_number (0, 1, ... in time), as_of, as_of_day."""
-        rows = {
-            "as_of_number": list(range(len(self._numbers))),
-            "as_of": list(self.as_of_days),
-            "as_of_day": self._numbers,
-        }
-        return ibis.memtable(rows, schema={"as_of_number": "int32", "as_of": "date", "as_of_day": "int32"})
-
-
-def _flag(window: Window) -> str:
-    return f"in_{window.label}"
-
-
 def _exact(total: ir.Column) -> ir.Column:
-    # DuckDB sums int64 into 128 bits; back to 64, the tables in between take half the room and time.
-    return total.cast("decimal(38, 0)").cast("int64")
+    # DuckDB sums int64 into 128 bits; back to 64, the tables in between take half the room and time. Ibis takes the
+    # sum for an int64 already and leaves a cast to int64 out, but not one to its non-null kind, which is the same SQL.
+    return total.cast("!int64")
 
 
 def _sum(column: ir.Column, where: ir.BooleanValue | None = None) -> ir.Column:
@@ -195,15 +96,14 @@ def _build_transactions(lines: ir.Table, targets: Sequence[str]) -> ir.Table:
     return lines.group_by("customer_id", "transaction_id", "day").aggregate(**measures)
 
 
-def _placed(dated: ir.Table, calendar: Calendar) -> ir.Table:
-    """The same rows with their day's piece and period; days before the first piece fall on the eve."""
-    days = calendar.days()
-    return dated.join(days, ibis.greatest(dated.day, ibis.literal(calendar.eve)) == days.calendar_day).drop(
-        "calendar_day"
-    )
+def _placed(dated: ir.Table, time: TimeTables) -> ir.Table:
+    """The same rows with their day's piece and period; days before the first piece fall on its eve."""
+    placed = dated.join(time.days, ibis.greatest(dated.day, time.eve) == time.days.calendar_day)
+    # An explicit select: Ibis shares it between its readers as one WITH, which it does not for `drop`.
+    return placed.select(*dated.columns, "piece", "period")
 
 
-def _period_totals(transactions: ir.Table, lines: ir.Table, calendar: Calendar, targets: Sequence[str]) -> ir.Table:
+def _period_totals(transactions: ir.Table, targets: Sequence[str]) -> ir.Table:
     """One row per (customer, period with any line): the lifetime measures of that period alone."""
     sold = transactions.transactions == 1
     day = transactions.day.epoch_days().cast("int32")
@@ -232,23 +132,30 @@ def _period_totals(transactions: ir.Table, lines: ir.Table, calendar: Calendar, 
         measures[of_target("transactions", target)] = _sum(bought)
         measures[of_target("amount", target)] = _sum(transactions[of_target("amount", target)])
         measures[of_target("last_day", target)] = day.max(where=bought == 1)
-    totals = transactions.group_by("customer_id", "period").aggregate(**measures)
-    valid_lines = lines.filter(lines.spend_units > 0)
-    known = valid_lines.filter(valid_lines.category != UNKNOWN_CATEGORY)
-    for name, things in (("products", valid_lines.product_id), ("stores", valid_lines.store_id)):
-        totals = _with_first_sights(totals, name, valid_lines.filter(things.notnull()), things.get_name(), calendar)
-    return _with_first_sights(totals, "categories", known, "category", calendar)
+    return transactions.group_by("customer_id", "period").aggregate(**measures)
 
 
-def _with_first_sights(totals: ir.Table, name: str, lines: ir.Table, thing: str, calendar: Calendar) -> ir.Table:
-    """Adds how many things the customer bought for the first time in the period: their running total is distinct."""
-    firsts = _placed(lines.group_by("customer_id", thing).aggregate(day=lines.day.min()), calendar)
-    counts = firsts.group_by("customer_id", "period").aggregate(**{name: firsts.count()})
-    joined = totals.left_join(counts, ["customer_id", "period"])
-    return joined.select(*[totals[column] for column in totals.columns], **{name: counts[name].fill_null(0)})
+def _with_distinct(periods: ir.Table, lines: ir.Table, time: TimeTables) -> ir.Table:
+    """Adds how many products, categories and stores the customer bought (at) for the first time in the period.
+
+    The running total of first times is the number of distinct ones.
+    """
+    bought = lines.filter(lines.spend_units > 0)
+    things = {
+        "products": bought.product_id,
+        "categories": bought.category.nullif(UNKNOWN_CATEGORY),
+        "stores": bought.store_id,
+    }
+    for name, thing in things.items():
+        known = bought.select("customer_id", "day", thing=thing).filter(ibis._.thing.notnull())
+        firsts = _placed(known.group_by("customer_id", "thing").aggregate(day=known.day.min()), time)
+        counts = firsts.group_by("customer_id", "period").aggregate(n=firsts.count())
+        joined = periods.left_join(counts, ["customer_id", "period"])
+        periods = joined.select(*[periods[column] for column in periods.columns], **{name: counts.n.fill_null(0)})
+    return periods
 
 
-def _running_totals(periods: ir.Table, calendar: Calendar, targets: Sequence[str]) -> ir.Table:
+def _running_totals(periods: ir.Table, time: TimeTables, targets: Sequence[str]) -> ir.Table:
     """One row per (customer, as_of) since the first transaction: the measures of all periods that as_of sees.
 
     Totals change only with a period that has lines, so they run over those, and each row then stands for all
@@ -271,19 +178,18 @@ def _running_totals(periods: ir.Table, calendar: Calendar, targets: Sequence[str
         else:
             running[name] = _exact(column.sum().over(past))
     upto = periods.period.lead(1).over(ibis.window(group_by=periods.customer_id, order_by=periods.period))
-    spans = periods.select("customer_id", "period", upto=upto.fill_null(len(calendar.as_of_days)), **running)
+    spans = periods.select("customer_id", "period", upto=upto.fill_null(time.n_as_ofs), **running)
     spans = spans.filter(spans.transactions > 0)
-    as_ofs = calendar.as_ofs()
-    seen = [as_ofs.as_of_number >= spans.period, as_ofs.as_of_number < spans.upto]
-    return spans.join(as_ofs, seen).drop("period", "upto")
+    seen = [time.as_ofs.as_of_number >= spans.period, time.as_ofs.as_of_number < spans.upto]
+    return spans.join(time.as_ofs, seen).drop("period", "upto")
 
 
-def _window_totals(transactions: ir.Table, calendar: Calendar, window_totals: Sequence[WindowTotal]) -> ir.Table:
+def _window_totals(transactions: ir.Table, time: TimeTables, window_totals: Sequence[WindowTotal]) -> ir.Table:
     """One row per (customer, as_of that sees a transaction of the customer in some window)."""
     sources = sorted({total.source for total in window_totals})
-    recent = transactions.filter(transactions.piece >= 0)
-    pieces = recent.group_by("customer_id", "piece").aggregate(**{name: _sum(recent[name]) for name in sources})
-    sights = calendar.sights()
-    seen = pieces.join(sights, "piece")
-    sums = {total.column: _sum(seen[total.source], where=seen[_flag(total.window)]) for total in window_totals}
+    pieces = transactions.group_by("customer_id", "piece").aggregate(
+        **{name: _sum(transactions[name]) for name in sources}
+    )
+    seen = pieces.join(time.sights, "piece")
+    sums = {total.column: _sum(seen[total.source], where=seen[total.window.flag]) for total in window_totals}
     return seen.group_by("customer_id", "as_of_number").aggregate(**sums)
