@@ -6,7 +6,7 @@ rule has set aside, and the row with the lowest row_number stays.
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import cast
@@ -15,7 +15,7 @@ import ibis
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
-from ml_pipeline.amounts import decide_decimal_mark, with_amount, with_quantity
+from ml_pipeline.amounts import NumberReading, with_amount, with_quantity
 from ml_pipeline.data_report import CleaningReport, Imputation, RuleCount, TableCount
 from ml_pipeline.dates import PLACEHOLDER_DAY, decide_reading, with_date_parts, with_day
 from ml_pipeline.errors import NotEnoughHistory, RowsLost
@@ -108,6 +108,9 @@ def find_last_day(rows_by_day: Sequence[tuple[date, int]]) -> date:
     return rows_by_day[-1][0]
 
 
+_NumberReader = Callable[[Backend, ir.Table, str, str, str], tuple[ir.Table, NumberReading]]
+
+
 class _Cleaner:
     """One cleaning: the tables in their order, each needing those before it."""
 
@@ -160,8 +163,8 @@ class _Cleaner:
             "row_number", product_id=id_of(rows.product_id), category=category, **_given(rows, "unit_price")
         )
         if "unit_price" in rows.columns:
-            mark = self._decimal_mark(rows, PRODUCTS.name, "unit_price")
-            selected = with_amount(selected, "unit_price", "price", mark).drop("price_fault", "price_rounded")
+            selected = self._read_number(with_amount, selected, PRODUCTS.name, "unit_price", "price")
+            selected = selected.drop("price_fault", "price_rounded")
         else:
             selected = selected.mutate(price_units=ibis.null("int64"))
         return self._keep_keys(selected, PRODUCTS.name).select("product_id", "category", "price_units")
@@ -195,8 +198,7 @@ class _Cleaner:
             **_given(rows, "total_amount"),
         )
         if "total_amount" in rows.columns:
-            mark = self._decimal_mark(rows, HEADERS.name, "total_amount")
-            selected = with_amount(selected, "total_amount", "total", mark)
+            selected = self._read_number(with_amount, selected, HEADERS.name, "total_amount", "total")
         else:
             selected = selected.mutate(
                 total_units=ibis.null("int64"), total_fault=ibis.literal("missing"), total_rounded=ibis.literal(False)
@@ -293,7 +295,8 @@ class _Cleaner:
     # ---- lines
 
     def _clean_lines(self, headers: ir.Table, products: ir.Table | None, promotions: ir.Table | None) -> ir.Table:
-        parsed = self._with_headers(self._parse_lines(), headers)
+        read = materialise(self.engine, self._parse_lines(), LINES.name)
+        parsed = self._with_headers(read, headers)
         if products is not None:
             known = products.rename(known_product="product_id")
             parsed = parsed.left_join(known, parsed.product_id == known.known_product)
@@ -310,7 +313,7 @@ class _Cleaner:
             judged = self._set_repeated_lines_aside(judged)
         self._note_rounded(judged, LINES.name, "line_item_amount", "amount_rounded")
         self._note_rounded(judged, LINES.name, "quantity", "quantity_rounded")
-        self._check_money(judged)
+        self._check_money(judged, read)
         kept = self._settle(judged, LINES.name, "amount_units")
         self._break_down_header_rules(judged)
         kept = materialise(self.engine, self._with_outliers(kept), "lines_kept")
@@ -333,10 +336,8 @@ class _Cleaner:
             product_id=id_of(rows.product_id),
             promotion_id=promotion,
         )
-        amount_mark = self._decimal_mark(rows, LINES.name, "line_item_amount")
-        quantity_mark = self._decimal_mark(rows, LINES.name, "quantity")
-        parsed = with_amount(selected, "line_item_amount", "amount", amount_mark)
-        return with_quantity(parsed, "quantity", "quantity", quantity_mark)
+        parsed = self._read_number(with_amount, selected, LINES.name, "line_item_amount", "amount")
+        return self._read_number(with_quantity, parsed, LINES.name, "quantity", "quantity")
 
     def _with_headers(self, lines: ir.Table, headers: ir.Table) -> ir.Table:
         """Adds header_row (null without a kept header) and header_rule (of a quarantined one)."""
@@ -365,23 +366,15 @@ class _Cleaner:
                 )
         return self._set_repeats_aside(judged, keys, "duplicate_line_item_id") if repeated else judged
 
-    def _check_money(self, judged: ir.Table) -> None:
-        """The joins above must neither lose nor repeat a line."""
-        parsed = self._parse_lines_money()
-        amount = judged.filter(judged.amount_fault.isnull(), ~judged.amount_imputed)
-        row = amount.agg(rows=amount.count(), units=amount.amount_units.sum()).to_pyarrow().to_pylist()[0]
-        if (row["rows"], row["units"]) != parsed:
-            raise RowsLost(
-                f"{LINES.name}: {parsed} rows and money came in, {row} were judged; this is a fault of cleaning."
-            )
-
-    def _parse_lines_money(self) -> tuple[int, int | None]:
-        rows = self.raw[LINES.name].select("line_item_amount")
-        mark = next(n.decimal_mark for n in self.report.numbers if n.column == f"{LINES.name}.line_item_amount")
-        read = with_amount(rows, "line_item_amount", "amount", mark)
-        read = read.filter(read.amount_fault.isnull())
-        row = read.agg(rows=read.count(), units=read.amount_units.sum()).to_pyarrow().to_pylist()[0]
-        return row["rows"], row["units"]
+    def _check_money(self, judged: ir.Table, parsed: ir.Table) -> None:
+        """The joins between must neither lose nor repeat a line."""
+        read = judged.filter(~judged.amount_imputed)
+        came, went = (
+            rows.agg(rows=rows.amount_units.count(), units=rows.amount_units.sum()).to_pyarrow().to_pylist()[0]
+            for rows in (parsed, read)
+        )
+        if came != went:
+            raise RowsLost(f"{LINES.name}: {came} came in and {went} were judged; this is a fault of cleaning.")
 
     def _break_down_header_rules(self, judged: ir.Table) -> None:
         lines = judged.filter(judged.rule == "header_quarantined")
@@ -448,10 +441,10 @@ class _Cleaner:
                 )
         return dated
 
-    def _decimal_mark(self, rows: ir.Table, table: str, column: str) -> str:
-        reading = decide_decimal_mark(rows, column, f"{table}.{column}")
+    def _read_number(self, read: _NumberReader, rows: ir.Table, table: str, column: str, name: str) -> ir.Table:
+        numbered, reading = read(self.engine, rows, column, name, f"{table}.{column}")
         self.report.numbers.append(reading)
-        return reading.decimal_mark
+        return numbered
 
     def _set_repeats_aside(self, judged: ir.Table, keys: tuple[str, ...], rule: str) -> ir.Table:
         """Of the rows without a rule that share a key, all but the first get this rule; empty keys are none."""

@@ -337,8 +337,11 @@ def _dates_section(report: CleaningReport) -> list[str]:
 
 def _numbers_section(report: CleaningReport) -> list[str]:
     return _table(
-        ("column", "decimal mark", "rows for a comma", "rows for a point"),
-        ((n.column, n.decimal_mark, n.comma_rows, n.point_rows if n.comma_rows else None) for n in report.numbers),
+        ("column", "decimal mark", "rows that are no plain number", "rows for a comma", "rows for a point"),
+        (
+            (n.column, n.decimal_mark, n.odd_rows, n.comma_rows, n.point_rows if n.comma_rows else None)
+            for n in report.numbers
+        ),
     )
 
 

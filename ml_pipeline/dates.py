@@ -85,9 +85,11 @@ class DateReading:
 def with_date_parts(rows: ir.Table, column: str) -> ir.Table:
     """Adds `<column>_day_text` (the day part) and `<column>_time_text` (the time part, '' without one); the text goes."""
     text = text_of(rows[column])
-    head = text.re_replace(_TIME_PART, "")
-    parts = rows.mutate(**{f"{column}_day_text": head, f"{column}_time_text": text.substr(head.length())})
-    return parts.drop(column)
+    parts = {
+        f"{column}_day_text": text.re_replace(_TIME_PART, ""),
+        f"{column}_time_text": text.re_extract(_TIME_PART, 0),
+    }
+    return rows.mutate(**parts).drop(column)
 
 
 def decide_reading(
@@ -246,7 +248,9 @@ def _read_times(time_texts: ir.Table) -> ir.Table:
     offset = ibis.cases(
         (zone == "", ibis.null("int64")), (zone.startswith("-"), -size), (zone.startswith("+"), size), else_=0
     )
-    return time_texts.select("time_text", time_reads=reads, second=hour * 3600 + minute * 60 + second, offset_seconds=offset)
+    return time_texts.select(
+        "time_text", time_reads=reads, second=hour * 3600 + minute * 60 + second, offset_seconds=offset
+    )
 
 
 def _in_zone(engine: Backend, rows: ir.Table, timezone: str) -> ir.Table:

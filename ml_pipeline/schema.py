@@ -39,14 +39,13 @@ WHITESPACE = " \t\r\n\f\v\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000
 OUTER_WHITESPACE = f"^[{WHITESPACE}]+|[{WHITESPACE}]+$"
 SPREADSHEET_INTEGER = r"^([+-]?[0-9]+)\.0+$"
 """12345.0 is how a spreadsheet writes the id 12345; 00042 and 1.5 are left alone."""
-NULL_TOKENS = ("", "nan", "none", "null", "na", "n/a", "<na>", "nat")
+NULL_TEXT = "^(?i:nan|none|null|na|n/a|<na>|nat)$"
 """Texts, in any case, by which programs write that there is nothing."""
 
 
 def canonical_text(value: str) -> str:
     """The text without outer blanks, '' for a text that means nothing ('NaN', 'null', ...)."""
-    text = re.sub(OUTER_WHITESPACE, "", value)
-    return "" if text.lower() in NULL_TOKENS else text
+    return re.sub(NULL_TEXT, "", re.sub(OUTER_WHITESPACE, "", value))
 
 
 def canonical_id(value: object) -> str:

@@ -26,7 +26,7 @@ from ml_pipeline.schema import (
     CONFIG_FILE,
     HEADERS,
     LINES,
-    NULL_TOKENS,
+    NULL_TEXT,
     OUTER_WHITESPACE,
     SPREADSHEET_INTEGER,
     TABLES,
@@ -92,8 +92,8 @@ class RawTables:
 
 def text_of(column: ir.Value) -> ir.StringValue:
     """`schema.canonical_text` as an expression: without outer blanks, '' for nothing; never null."""
-    text = cast(ir.StringValue, column).re_replace(OUTER_WHITESPACE, "").fill_null("")
-    return cast(ir.StringValue, text.lower().isin(NULL_TOKENS).ifelse("", text))
+    text = cast(ir.StringValue, column).re_replace(OUTER_WHITESPACE, "").re_replace(NULL_TEXT, "")
+    return cast(ir.StringValue, text.fill_null(""))
 
 
 def id_of(column: ir.Value) -> ir.StringValue:
