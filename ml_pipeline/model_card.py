@@ -111,18 +111,23 @@ def _summary(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
 
 
 def _data(content: Mapping[str, Any], data_report: Mapping[str, Any]) -> str:
-    lines = ["## Data", "", f"Last day of the data: {data_report.get('last_day', 'unknown')}."]
-    tables = data_report.get("tables", {})
+    lines = ["## Data", "", f"Last day of the data: {data_report['last_day']}."]
     rows = [
-        [f"`{name}`", *(f"{facts[key]:,}" for key in ("rows_in", "rows_kept", "rows_quarantined"))]
-        for name, facts in tables.items()
-        if isinstance(facts, Mapping) and "rows_in" in facts
+        [
+            f"`{name}`",
+            *(f"{facts[key]:,}" for key in ("rows_in", "kept", "quarantined")),
+            _money(facts, "money_quarantined"),
+        ]
+        for name, facts in data_report["tables"].items()
     ]
-    if rows:
-        lines += ["", render_table(["table", "rows in", "kept", "quarantined"], rows)]
+    lines += ["", render_table(["table", "rows in", "kept", "set aside", "money set aside"], rows)]
     lines += ["", "Every rule of the cleaning with its count is in `data_report.json` of this version."]
     libraries = ", ".join(f"{name} {version}" for name, version in content["libraries"].items())
     return "\n".join([*lines, "", f"Made with {libraries}."])
+
+
+def _money(facts: Mapping[str, Any], key: str) -> str:
+    return "" if facts[key] is None else f"{float(facts[key]):,.2f}"
 
 
 def _windows(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
