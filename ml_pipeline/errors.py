@@ -44,6 +44,10 @@ class NotEnoughHistory(DataError):
     """The history is too short for what was asked."""
 
 
+class BadHistory(DataError):
+    """A raw history has an impossible line."""
+
+
 class ModelError(PipelineError):
     """Bundle or snapshot cannot serve."""
 

@@ -3,7 +3,7 @@
 Training calls `build_features` for many days, a snapshot for one, the raw-history request for one customer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -219,33 +219,38 @@ class FeatureRows:
 
 
 def read_matrix(engine: Backend, rows: ir.Table, names: Sequence[str], batch_rows: int = 50_000) -> FeatureRows:
-    """Runs `build_features` (with labels beside it or not) and reads it: the only place where features lose digits.
+    """Runs `build_features` (with labels beside it or not) and reads it in batches: little more memory than its answer.
 
-    rows: customer_id, as_of, the feature columns `names`, and any other numeric columns. Read in batches, so it needs
-    little more memory than its answer.
+    rows: customer_id, as_of, the feature columns `names`, and any other numeric columns.
     """
-    others = tuple(name for name in rows.columns if name not in ("customer_id", "as_of", *names))
     table = engine.create_table(ibis.util.gen_name("rows"), rows, temp=True)
     try:
         n_rows = int(table.count().execute())
-        features = np.empty((n_rows, len(names)), dtype=np.float32)
-        other = {name: np.empty(n_rows) for name in others}
-        as_of = np.empty(n_rows, dtype="datetime64[D]")
-        ids = [np.empty(0, dtype=np.str_)]
-        start = 0
-        for batch in table.order_by("as_of", "customer_id").to_pyarrow_batches(chunk_size=batch_rows):
-            block = slice(start, start + batch.num_rows)
-            ids.append(_numbers(batch, "customer_id").astype(np.str_))
-            as_of[block] = _numbers(batch, "as_of")
-            for position, name in enumerate(names):
-                features[block, position] = _numbers(batch, name)
-            for name in others:
-                other[name][block] = _numbers(batch, name)
-            start = block.stop
+        batches = table.order_by("as_of", "customer_id").to_pyarrow_batches(chunk_size=batch_rows)
+        return collect_rows(batches, n_rows, names)
     finally:
         engine.drop_table(table.get_name(), force=True)
+
+
+def collect_rows(batches: Iterable[pa.RecordBatch], n_rows: int, names: Sequence[str]) -> FeatureRows:
+    """The rows of sorted batches as arrays: the one place where features become float32."""
+    features = np.empty((n_rows, len(names)), dtype=np.float32)
+    as_of = np.empty(n_rows, dtype="datetime64[D]")
+    ids = [np.empty(0, dtype=np.str_)]
+    other: dict[str, np.ndarray] = {}
+    start = 0
+    for batch in batches:
+        block = slice(start, start + batch.num_rows)
+        ids.append(_array(batch, "customer_id").astype(np.str_))
+        as_of[block] = _array(batch, "as_of")
+        for position, name in enumerate(names):
+            features[block, position] = _array(batch, name)
+        for name in batch.schema.names:
+            if name not in ("customer_id", "as_of", *names):
+                other.setdefault(name, np.empty(n_rows))[block] = _array(batch, name)
+        start = block.stop
     return FeatureRows(as_of, np.concatenate(ids), features, other)
 
 
-def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
+def _array(batch: pa.RecordBatch, name: str) -> np.ndarray:
     return batch.column(name).to_numpy(zero_copy_only=False)
