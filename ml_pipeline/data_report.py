@@ -64,6 +64,7 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "return_header": "header without a kept line and with a negative total: a return",
         "header_without_amount": "header without a kept line and without a total other than 0: in no purchase",
         "outlier_header": "header without lines above 10 times the 99th percentile of such headers: kept as it is",
+        "unit_price_unreadable": "product with a unit_price that is no number: taken as unknown",
         "customer_since_unreadable": "customer with a customer_since that is no date: taken as unknown",
     }
 )

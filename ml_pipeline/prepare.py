@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -24,7 +25,7 @@ from ml_pipeline.engine import open_engine
 from ml_pipeline.progress import Progress
 from ml_pipeline.purchases import build_customers, build_purchases, describe_purchases
 from ml_pipeline.schema import DatasetConfig, load_dataset_config
-from ml_pipeline.tables import ROW_NUMBER, RawTables, read_tables
+from ml_pipeline.tables import ROW_NUMBER, RawTables, drop_tables, materialise, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ def prepare_dataset(
         stage.advance()
     with progress.stage("write", steps=1) as stage:
         report = _write(engine, out_dir, raw, clean, purchases, customers)
+        drop_tables(engine, *raw.tables.values(), *raw.malformed.values(), *clean.quarantine.values())
+        drop_tables(engine, *(rows for rows in (clean.headers, clean.lines) if rows is not None))
         stage.advance()
     prepared_as_of = clean.report.as_of
     assert prepared_as_of is not None
@@ -105,16 +108,22 @@ def write_quarantine(engine: Backend, folder: Path, raw: RawTables, clean: Clean
     folder.mkdir(exist_ok=True)
     for stale in folder.glob("*.csv"):
         stale.unlink()
-    for table, rows in clean.quarantine.items():
-        for rule in clean.report.tables[table].rules:
-            if rule == "malformed_row":
-                chosen = raw.malformed[table].mutate(rule=ibis.literal(rule))
-            else:
-                chosen = rows.filter(rows["rule"] == rule)
-            if rule != "header_quarantined" and "header_rule" in chosen.columns:
-                chosen = chosen.drop("header_rule")
-            chosen = chosen.relocate(ROW_NUMBER, "rule").order_by(ROW_NUMBER)
-            engine.to_csv(_without_formulas(chosen), folder / f"{table}.{rule}.csv", header=True)
+    for table, count in clean.report.tables.items():
+        if table in raw.malformed:
+            broken = raw.malformed[table].mutate(rule=ibis.literal("malformed_row"))
+            _write_rule(engine, _without_formulas(broken), folder, table, "malformed_row")
+        if table in clean.quarantine:
+            safe = materialise(engine, _without_formulas(clean.quarantine[table]), "safe")
+            for rule in sorted(set(count.rules) - {"malformed_row"}):
+                _write_rule(engine, safe.filter(safe["rule"] == rule), folder, table, rule)
+            drop_tables(engine, safe)
+
+
+def _write_rule(engine: Backend, rows: ir.Table, folder: Path, table: str, rule: str) -> None:
+    if rule != "header_quarantined" and "header_rule" in rows.columns:
+        rows = rows.drop("header_rule")
+    ordered = rows.relocate(ROW_NUMBER, "rule").order_by(ROW_NUMBER)
+    engine.to_csv(ordered, folder / f"{table}.{rule}.csv", header=True)
 
 
 def _without_formulas(rows: ir.Table) -> ir.Table:
@@ -137,8 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="processor threads (default: all)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    engine = open_engine(options.out / "work", threads=options.threads)
-    prepared = prepare_dataset(engine, options.data, options.out, options.as_of)
+    with tempfile.TemporaryDirectory(dir=options.out, prefix="work-") as work_dir:
+        engine = open_engine(Path(work_dir), threads=options.threads)
+        prepared = prepare_dataset(engine, options.data, options.out, options.as_of)
+        engine.disconnect()
     log.info(
         "prepared",
         extra={

@@ -3,24 +3,21 @@
 The only place that knows files and DuckDB's readers; what follows sees Ibis tables.
 """
 
-import codecs
-import csv
-import gzip
-import io
 import logging
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import duckdb
 import ibis
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
+from ml_pipeline.csv_text import is_utf8, is_utf16, read_header, recode, split_records
 from ml_pipeline.errors import AmbiguousTable, MissingColumns, MissingTables, UnreadableTable
 from ml_pipeline.schema import (
     CONFIG_FILE,
@@ -38,18 +35,8 @@ from ml_pipeline.schema import (
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
-DELIMITERS = ",;\t|"
 REDACTED = "(redacted)"
 ROW_NUMBER = "row_number"
-_LONGEST_RECORD = 100  # physical lines; a quote that stays open longer was never meant to open a field
-_FOREIGN_MAGIC = {
-    b"PK\x03\x04": "an Excel workbook or a zip",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"PAR1": "a Parquet file",
-    b"\x1f\x8b": "gzip",
-    b"%PDF": "a PDF",
-    b"SQLite format 3": "an SQLite database",
-}
 
 
 @dataclass(frozen=True)
@@ -104,6 +91,13 @@ def id_of(column: ir.Value) -> ir.StringValue:
 def materialise(engine: Backend, rows: ir.Table, name: str) -> ir.Table:
     """Computes a table once and keeps it in the engine under a fresh name that begins with `name`."""
     return engine.create_table(ibis.util.gen_name(name), rows)
+
+
+def drop_tables(engine: Backend, *tables: ir.Table) -> None:
+    """Frees tables of the engine (also those that expressions over a single table rest on)."""
+    for rows in tables:
+        for source in rows.op().find(ops.DatabaseTable):
+            engine.drop_table(source.name, force=True)
 
 
 def read_tables(engine: Backend, data_dir: Path, config: DatasetConfig) -> RawTables:
@@ -168,7 +162,7 @@ def _plan(engine: Backend, path: Path, table: str, config: DatasetConfig) -> _Pl
         header, types = _parquet_header(engine, path)
     else:
         mapped = config.columns.get(table, {})
-        header, delimiter = _csv_header(path, [mapped.get(ours, ours) for ours in TABLES[table].column_names])
+        header, delimiter = read_header(path, [mapped.get(ours, ours) for ours in TABLES[table].column_names])
     positions, problems = match_columns(header, table, config)
     return _Plan(path, table, delimiter, header, _engine_names(header, positions), types, tuple(problems))
 
@@ -240,48 +234,6 @@ def _require(data_dir: Path, config: DatasetConfig, plans: dict[str, _Plan]) -> 
 
 
 # ---- headers of files
-
-
-def _csv_header(path: Path, wanted: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """Names and delimiter: the one under which the first line has most of the wanted names, then most fields."""
-    head = _first_bytes(path)
-    if not head.strip():
-        raise UnreadableTable(f"{path.name} is empty; a table's file has at least a line of column names.")
-    for magic, what in _FOREIGN_MAGIC.items():
-        if head.startswith(magic):
-            raise UnreadableTable(f"{path.name} is {what}, not CSV text; export it as CSV or give it its right ending.")
-    utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if b"\x00" in head and not utf16:
-        raise UnreadableTable(f"{path.name} holds zero bytes: it is binary, not CSV text; export it as CSV in UTF-8.")
-    text = head.decode("utf-16", errors="replace") if utf16 else _decode(head)
-    wanted_names = {name.strip().lower() for name in wanted}
-    best: tuple[tuple[int, int], list[str], str] | None = None
-    for delimiter in DELIMITERS:
-        fields = next(csv.reader(text.splitlines(keepends=True), delimiter=delimiter), [])
-        score = (sum(canonical_text(name).lower() in wanted_names for name in fields), len(fields))
-        if best is None or score > best[0]:
-            best = (score, fields, delimiter)
-    assert best is not None
-    return tuple(best[1]), best[2]
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with _open_bytes(path) as stream:
-            return stream.read(1 << 16)
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise UnreadableTable(f"{path.name} ends in .gz but is not whole gzip: {error}.") from error
-
-
-def _open_bytes(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def _decode(head: bytes) -> str:
-    try:
-        return codecs.getincrementaldecoder("utf-8-sig")().decode(head)
-    except UnicodeDecodeError:
-        return head.decode("cp1252", errors="replace")
 
 
 def _parquet_header(engine: Backend, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -370,11 +322,11 @@ def _load_csv(engine: Backend, plan: _Plan, name: str) -> tuple[str, list[str], 
     warnings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="tables-") as folder:
         source = plan.path
-        if _first_bytes(source).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            source, encoding = _recode(plan.path, Path(folder), "utf-16"), "utf-16"
+        if is_utf16(source):
+            source, encoding = recode(plan.path, Path(folder), "utf-16"), "utf-16"
         refused = _try_csv(engine, plan, source, name)
-        if refused and encoding == "utf-8" and not _is_utf8(source):
-            source, encoding = _recode(plan.path, Path(folder), "cp1252"), "windows-1252"
+        if refused and encoding == "utf-8" and not is_utf8(source):
+            source, encoding = recode(plan.path, Path(folder), "cp1252"), "windows-1252"
             warnings.append("the file is not UTF-8 and was read as Windows-1252: check the letters beyond a-z")
             refused = _try_csv(engine, plan, source, name)
         if not refused:
@@ -411,14 +363,7 @@ def _reader(source: Path, columns: Sequence[str], delimiter: str, header: bool) 
 def _load_repaired(engine: Backend, plan: _Plan, source: Path, name: str, folder: Path) -> ir.Table:
     """Loads the good records of a broken CSV file as `name`; returns the broken ones."""
     good, bad = folder / "good.csv", folder / "bad.csv"
-    with good.open("w", encoding="utf-8", newline="") as kept, bad.open("w", encoding="utf-8", newline="") as broken:
-        good_writer, bad_writer = csv.writer(kept), csv.writer(broken)
-        for number, (fields, text) in enumerate(_records(source, plan.delimiter or ","), start=1):
-            fields = _without_empty_end(fields, len(plan.names))
-            if len(fields) == len(plan.names):
-                good_writer.writerow([number, *fields])
-            else:
-                bad_writer.writerow([number, len(fields), text])
+    split_records(source, plan.delimiter or ",", len(plan.names), good, bad)
     read = [f"c{i}" for i in range(len(plan.names))]
     selected = ", ".join(
         f"{_selected(plan, ours, column)} AS {_identifier(ours)}" for ours, column in zip(plan.names, read, strict=True)
@@ -434,68 +379,6 @@ def _load_repaired(engine: Backend, plan: _Plan, source: Path, name: str, folder
         f"{text} AS text FROM {_reader(bad, [ROW_NUMBER, 'fields', 'text'], ',', header=False)}"
     )
     return engine.table(f"{name}_malformed")
-
-
-def _records(source: Path, delimiter: str) -> Iterator[tuple[list[str], str]]:
-    """The records after the header: their fields and their text; blank lines are none.
-
-    A quote that is never closed would swallow the rest of the file: such a line is a record of its own.
-    """
-    csv.field_size_limit(1 << 30)
-    with _open_bytes(source) as stream:
-        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-        next(csv.reader(lines, delimiter=delimiter), None)
-        ahead: deque[str] = deque()
-        while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
-            if not line.strip("\r\n"):
-                continue
-            record = [line]
-            while (fields := _fields(record, delimiter)) is None and len(record) < _LONGEST_RECORD:
-                following = ahead.popleft() if ahead else next(lines, None)
-                if following is None:
-                    break
-                record.append(following)
-            if fields is None:
-                ahead.extendleft(reversed(record[1:]))
-                record, fields = record[:1], []
-            yield fields, "".join(record).rstrip("\r\n")
-
-
-def _fields(record: list[str], delimiter: str) -> list[str] | None:
-    """The fields of one record; None while a quote is open."""
-    try:
-        return next(csv.reader(record, delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        if "unexpected end of data" in str(error):
-            return None
-    return next(csv.reader(record, delimiter=delimiter))
-
-
-def _without_empty_end(fields: list[str], width: int) -> list[str]:
-    """Without the empty fields beyond the header's, which some programs write at the end of a line."""
-    return fields[:width] if len(fields) > width and not any(fields[width:]) else fields
-
-
-def _is_utf8(source: Path) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with _open_bytes(source) as stream:
-            while chunk := stream.read(1 << 20):
-                decoder.decode(chunk)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _recode(source: Path, folder: Path, codec: str) -> Path:
-    target = folder / "recoded.csv"
-    decoder = codecs.getincrementaldecoder(codec)(errors="replace")
-    with _open_bytes(source) as stream, target.open("wb") as recoded:
-        while chunk := stream.read(1 << 20):
-            recoded.write(decoder.decode(chunk).encode("utf-8"))
-        recoded.write(decoder.decode(b"", final=True).encode("utf-8"))
-    return target
 
 
 def _quoted(path: Path) -> str:

@@ -1,0 +1,68 @@
+"""Cleans the tables that sales refer to: customers, products, and those of which only the keys matter."""
+
+import ibis
+import ibis.expr.types as ir
+
+from ml_pipeline.amounts import with_amount
+from ml_pipeline.judging import Judge, first_rule, given
+from ml_pipeline.schema import CUSTOMERS, MAX_ID_LENGTH, PRODUCTS, TABLES
+from ml_pipeline.tables import drop_tables, id_of, materialise, text_of
+
+
+def clean_customers(judge: Judge) -> ir.Table | None:
+    """customer_id, customer_since (date, null); None without the table."""
+    if CUSTOMERS.name not in judge.raw:
+        return None
+    rows = judge.raw[CUSTOMERS.name]
+    selected = rows.select("row_number", customer_id=id_of(rows.customer_id), **given(rows, "customer_since"))
+    if "customer_since" in rows.columns:
+        selected = judge.read_days(selected, CUSTOMERS.name, "customer_since")
+    else:
+        selected = selected.mutate(customer_since_day=ibis.null("date"), customer_since_fault=ibis.literal("empty"))
+    kept, judged = _keep_keys(judge, selected, CUSTOMERS.name)
+    unreadable = kept.customer_since_fault.notnull() & (kept.customer_since_fault != "empty")
+    judge.flag(kept, {"customer_since_unreadable": unreadable}, None)
+    return _keep(judge, kept.select("customer_id", customer_since=kept.customer_since_day), judged, CUSTOMERS.name)
+
+
+def clean_products(judge: Judge) -> ir.Table | None:
+    """product_id, category ('' = none), price_units (null = unknown); None without the table."""
+    if PRODUCTS.name not in judge.raw:
+        return None
+    rows = judge.raw[PRODUCTS.name]
+    category = text_of(rows.product_category).lower() if "product_category" in rows.columns else ibis.literal("")
+    selected = rows.select(
+        "row_number", product_id=id_of(rows.product_id), category=category, **given(rows, "unit_price")
+    )
+    if "unit_price" in rows.columns:
+        selected = judge.read_number(with_amount, selected, PRODUCTS.name, "unit_price", "price")
+    else:
+        selected = selected.mutate(price_units=ibis.null("int64"), price_fault=ibis.literal("missing"))
+    kept, judged = _keep_keys(judge, selected, PRODUCTS.name)
+    unreadable = kept.price_fault.isin(["unreadable", "out of range"])
+    judge.flag(kept, {"unit_price_unreadable": unreadable}, None)
+    return _keep(judge, kept.select("product_id", "category", "price_units"), judged, PRODUCTS.name)
+
+
+def clean_keys(judge: Judge, table: str) -> ir.Table | None:
+    """The distinct keys of a table; None without it."""
+    if table not in judge.raw:
+        return None
+    rows, key = judge.raw[table], TABLES[table].key
+    kept, judged = _keep_keys(judge, rows.select("row_number", **{key: id_of(rows[key])}), table)
+    return _keep(judge, kept.select(key), judged, table)
+
+
+def _keep_keys(judge: Judge, rows: ir.Table, table: str) -> tuple[ir.Table, ir.Table]:
+    """The kept rows, and the table of the engine that they are a part of."""
+    key = TABLES[table].key
+    rule = first_rule((f"empty_{key}", rows[key] == ""), ("overlong_id", rows[key].length() > MAX_ID_LENGTH))
+    judged = materialise(judge.engine, rows.mutate(rule=rule), table)
+    judged = judge.set_repeats_aside(judged, (key,), f"duplicate_{key}")
+    return judge.settle(judged, table, None), judged
+
+
+def _keep(judge: Judge, kept: ir.Table, judged: ir.Table, table: str) -> ir.Table:
+    clean = materialise(judge.engine, kept, f"clean_{table}")
+    drop_tables(judge.engine, judged)
+    return clean
