@@ -18,7 +18,7 @@ from ml_pipeline.errors import LabelOverlap
 from ml_pipeline.features import transaction_count_name
 from ml_pipeline.intervals import fit_intervals
 from ml_pipeline.learners import LEARNERS, MONEY, PROBABILITY, Effort, Fold, Learner, LightGBMLearner
-from ml_pipeline.metrics import score_interval, score_probability, score_spend
+from ml_pipeline.metrics import capped_r2, d2, normalised_gini, score_interval, score_probability, score_spend
 from ml_pipeline.progress import Stage
 from ml_pipeline.reconcile import reconcile_parts
 from ml_pipeline.rules import RULES, spend_history
@@ -31,10 +31,13 @@ FloatArray = npt.NDArray[np.float64]
 RULE, MODEL = "rule", "model"
 PURCHASE_LEARNER: Learner = LightGBMLearner()
 ACTIVE_DAYS = 90
-SCORE_PARTS = ("capped_r2", "d2", "normalised_gini")
+RESAMPLES = 40
+NOISE_MARGIN = 2.0
 SELECTION_RULE = (
     "A candidate's score is capped R² + D² + normalised Gini, averaged over the selection windows (undefined counts 0). "
-    "The model with the highest score serves if it beats the best rule's score on the same rows; else the best rule serves."
+    "The model with the highest score serves if it beats the best rule on the same rows by more than "
+    f"{NOISE_MARGIN:g} bootstrap standard deviations of their difference ({RESAMPLES} paired resamples of customers); "
+    "else the best rule serves."
 )
 PROBABILITY_FLOOR = 0.001  # nobody is certain to buy, nobody certain not to
 
@@ -52,13 +55,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Contest:
-    """All candidates of one target, rules first, and which of them serves."""
+    """All candidates of one target, rules first, and which of them serves.
+
+    advantage: the best model's score minus the best rule's; noise: its bootstrap standard deviation; None without models.
+    """
 
     target: str
     candidates: tuple[Candidate, ...]
     scores: Mapping[str, float]
     served: Candidate
     best_rule: Candidate
+    advantage: float | None
+    noise: float | None
 
 
 @dataclass(frozen=True)
@@ -142,14 +150,16 @@ def _contest(
     candidates = _judge_rules(observations, plan, targets, target)
     if target != OTHER_TARGET:
         candidates += [_judge_learner(learner, observations, plan, target, effort, stage) for learner in LEARNERS]
-    scores = {
-        candidate.name: _selection_score(candidate, observations, plan, target)
-        for candidate in candidates
-        if candidate.predicted
-    }
-    best_rule = max((c for c in candidates if c.kind == RULE), key=lambda c: scores[c.name])
-    best = max((c for c in candidates if c.name in scores), key=lambda c: (scores[c.name], c.kind == RULE))
-    return Contest(target, tuple(candidates), scores, best, best_rule)
+    judged = [candidate for candidate in candidates if candidate.predicted]
+    scores = {candidate.name: _selection_score(candidate, observations, plan, target) for candidate in judged}
+    best_rule = max((c for c in judged if c.kind == RULE), key=lambda c: scores[c.name])
+    best_model = max((c for c in judged if c.kind == MODEL), key=lambda c: scores[c.name], default=None)
+    if best_model is None:
+        return Contest(target, tuple(candidates), scores, best_rule, best_rule, None, None)
+    advantage = scores[best_model.name] - scores[best_rule.name]
+    noise = _score_noise(best_model, best_rule, observations, plan, target, effort.seed)
+    served = best_model if advantage > NOISE_MARGIN * noise else best_rule
+    return Contest(target, tuple(candidates), scores, served, best_rule, advantage, noise)
 
 
 def _judge_rules(observations: Observations, plan: WindowPlan, targets: Sequence[str], target: str) -> list[Candidate]:
@@ -223,11 +233,32 @@ def can_learn(labels: FloatArray, kind: str) -> bool:
 
 
 def _selection_score(candidate: Candidate, observations: Observations, plan: WindowPlan, target: str) -> float:
-    scored = [
-        score_spend(observations.spend[target][observations.on(origin)], candidate.predicted[origin])
-        for origin in plan.selection
-    ]
-    return float(np.mean([sum(metrics[part] or 0.0 for part in SCORE_PARTS) for metrics in scored]))
+    labels = observations.spend[target]
+    return float(np.mean([_score(labels[observations.on(day)], candidate.predicted[day]) for day in plan.selection]))
+
+
+def _score(actual: FloatArray, predicted: FloatArray) -> float:
+    parts = (capped_r2(actual, predicted), d2(actual, predicted), normalised_gini(actual, predicted))
+    return sum(part or 0.0 for part in parts)
+
+
+def _score_noise(
+    one: Candidate, other: Candidate, observations: Observations, plan: WindowPlan, target: str, seed: int
+) -> float:
+    """Standard deviation of the difference of two scores when the customers of each window are drawn anew.
+
+    Paired bootstrap (Efron & Tibshirani 1993, chapter 16): both candidates are judged on the same draw.
+    """
+    rng = np.random.default_rng(seed)
+    labels = observations.spend[target]
+    differences = np.zeros(RESAMPLES)
+    for day in plan.selection:
+        actual = labels[observations.on(day)]
+        for resample in range(RESAMPLES):
+            rows = rng.integers(0, len(actual), len(actual))
+            gained = _score(actual[rows], one.predicted[day][rows]) - _score(actual[rows], other.predicted[day][rows])
+            differences[resample] += gained / len(plan.selection)
+    return float(differences.std(ddof=1))
 
 
 # What the backtest says, as JSON
@@ -295,6 +326,8 @@ def _report_contest(
         "served_kind": contest.served.kind,
         "best_rule": contest.best_rule.name,
         "beats_best_rule": contest.served.kind == MODEL,
+        "selection_advantage": contest.advantage,
+        "selection_noise": contest.noise,
         "beats_best_rule_on_report": {
             metric: _beats(served["metrics"]["all"], rule["metrics"]["all"], metric) for metric in ("capped_r2", "d2")
         },

@@ -85,17 +85,27 @@ def verdict_of(contest: Mapping[str, Any]) -> str:
     """Whether a model serves, and whether it held up on the windows that did not choose it."""
     rule = RULE_BY_NAME[contest["best_rule"]].title
     if not contest["beats_best_rule"]:
-        return f"No model beat the best simple rule ({rule}) on the selection windows: the rule serves."
+        margin = _margin(contest)
+        return f"No model beat the best simple rule ({rule}) on the selection windows{margin}: the rule serves."
     held = contest["beats_best_rule_on_report"]
     names = {"capped_r2": "capped R²", "d2": "D²"}
     won = [names[metric] for metric, better in held.items() if better]
     lost = [names[metric] for metric, better in held.items() if not better]
-    text = f"{contest['served']} beat the best simple rule ({rule}) on the selection windows and serves."
+    text = (
+        f"{contest['served']} beat the best simple rule ({rule}) on the selection windows{_margin(contest)} and serves."
+    )
     if won:
         text += f" On the report windows it is better on {' and '.join(won)}."
     if lost:
         text += f" On the report windows it is **not** better on {' and '.join(lost)}."
     return text
+
+
+def _margin(contest: Mapping[str, Any]) -> str:
+    """By how much, in scores, and how much of that chance alone would give."""
+    if contest["selection_advantage"] is None:
+        return " (there was nothing for a model to learn)"
+    return f" (score {contest['selection_advantage']:+.3f}, bootstrap SD {contest['selection_noise']:.3f})"
 
 
 def _summary(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
