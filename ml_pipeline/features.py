@@ -223,13 +223,14 @@ def read_matrix(engine: Backend, rows: ir.Table, names: Sequence[str], batch_row
 
     rows: customer_id, as_of, the feature columns `names`, and any other numeric columns.
     """
-    table = engine.create_table(ibis.util.gen_name("rows"), rows, temp=True)
+    name = ibis.util.gen_name("rows")
+    table = engine.create_table(name, rows, temp=True)
     try:
         n_rows = int(table.count().execute())
         batches = table.order_by("as_of", "customer_id").to_pyarrow_batches(chunk_size=batch_rows)
         return collect_rows(batches, n_rows, names)
     finally:
-        engine.drop_table(table.get_name(), force=True)
+        engine.drop_table(name)
 
 
 def collect_rows(batches: Iterable[pa.RecordBatch], n_rows: int, names: Sequence[str]) -> FeatureRows:

@@ -1,0 +1,118 @@
+"""The features once more, by the slow and obvious loop: one customer and one as_of at a time, exact until the end.
+
+Shares nothing with the pipeline but the definition in words. Numbers are fractions; the float nearest to the exact
+value comes last, so the pipeline must give the same bits (the standard deviation within a last place).
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from fractions import Fraction
+
+WINDOWS = {"7d": (1, 7), "30d": (1, 30), "60d": (1, 60), "90d": (1, 90), "31_60d": (31, 60), "61_120d": (61, 120)}
+
+
+def describe_customers(
+    purchases: Sequence[Mapping], customer_since: Mapping[str, date | None], as_of: date, targets: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Features by customer, of those with a valid purchase before as_of."""
+    lines_of = defaultdict(list)
+    for line in purchases:
+        if line["day"] < as_of:
+            lines_of[line["customer_id"]].append(line)
+    return {
+        customer: describe_customer(lines, customer_since.get(customer), as_of, targets)
+        for customer, lines in lines_of.items()
+        if any(line["spend_units"] > 0 for line in lines)
+    }
+
+
+def describe_customer(lines: list, since: date | None, as_of: date, targets: Sequence[str]) -> dict[str, float | None]:
+    def ago(day: date) -> int:
+        return (as_of - day).days
+
+    def money(units: int) -> Fraction:
+        return Fraction(max(units, 0), 10_000)
+
+    def spend_in(window: tuple[int, int], of: Sequence[Mapping]) -> Fraction:
+        newest, oldest = window
+        return money(sum(line["amount_units"] for line in of if newest <= ago(line["day"]) <= oldest))
+
+    def count_in(window: tuple[int, int]) -> int:
+        newest, oldest = window
+        return sum(newest <= ago(day) <= oldest for day in days)
+
+    valid = [line for line in lines if line["spend_units"] > 0]
+    transactions = defaultdict(list)
+    for line in valid:
+        transactions[line["transaction_id"], line["day"]].append(line)
+    days = [day for _, day in transactions]
+    n = len(days)
+    first, last = min(days), max(days)
+    values = [Fraction(sum(line["spend_units"] for line in of), 10_000) for of in transactions.values()]
+    items = [Fraction(sum(line["quantity_milli"] for line in of), 1_000) for of in transactions.values()]
+    promoted = []
+    for of in transactions.values():
+        known = [line["has_promotion"] for line in of if line["has_promotion"] is not None]
+        if known:
+            promoted.append(any(known))
+    rate_days = max(ago(first), 30)
+    lifetime = money(sum(line["amount_units"] for line in lines))
+    gap = Fraction((last - first).days, n - 1) if n > 1 else None
+    weekdays = [day.weekday() for day in days]
+    mean = sum(values) / n
+    variance = sum((value - mean) ** 2 for value in values) / n
+
+    row: dict[str, Fraction | float | int | bool | None] = {
+        "days_since_last_transaction": ago(last),
+        "days_since_first_transaction": ago(first),
+        "total_transactions": n,
+        "avg_days_between_transactions": gap,
+        "customer_tenure_days": ago(since) if since is not None and since < min(first, as_of) else ago(first),
+        "recency_ratio": ago(last) / gap if gap else None,
+        "lifetime_spend": lifetime,
+        "avg_transaction_value": mean,
+        "max_transaction_value": max(values),
+        "min_transaction_value": min(values),
+        "std_transaction_value": math.sqrt(variance),
+        "spend_velocity": lifetime / rate_days,
+        "num_distinct_products": len({line["product_id"] for line in valid} - {None}) or None,
+        "num_distinct_categories": len({line["category"] for line in valid} - {"unknown"}) or None,
+        "num_distinct_stores": len({line["store_id"] for line in valid} - {None}) or None,
+        "promotion_usage_rate": Fraction(sum(promoted), len(promoted)) if promoted else None,
+        "promotion_usage_count": sum(promoted) if promoted else None,
+        "weekend_transaction_rate": Fraction(sum(weekday >= 5 for weekday in weekdays), n),
+        "most_common_day_of_week": max(range(7), key=lambda weekday: (weekdays.count(weekday), -weekday)),
+        "avg_items_per_transaction": sum(items) / n,
+        "max_items_per_transaction": max(items),
+        "total_items_purchased": sum(items),
+        "transaction_density": Fraction(n * 30, rate_days),
+        "return_rate": Fraction(sum(line["return_units"] > 0 for line in lines), len(lines)),
+        "is_cold_start": n < 2,
+    }
+    for label, window in WINDOWS.items():
+        row[f"transaction_count_{label}"] = count_in(window)
+        row[f"total_spend_{label}"] = spend_in(window, lines)
+    quarter, month = count_in((1, 90)), spend_in((1, 30), lines)
+    row["purchase_momentum"] = count_in((1, 30)) / Fraction(quarter, 3) if quarter else None
+    for label, months in (("31_60d", 1), ("61_120d", 2)):
+        before = spend_in(WINDOWS[label], lines)
+        row[f"spend_momentum_30d_over_{label}"] = month / (before / months) if before else None
+
+    lifetime_of = {c: money(sum(line["amount_units"] for line in lines if line["target"] == c)) for c in targets}
+    for c in targets:
+        of = [line for line in lines if line["target"] == c]
+        bought = {(line["transaction_id"], line["day"]) for line in of if line["spend_units"] > 0}
+        row[f"spend_30d_{c}"] = spend_in((1, 30), of)
+        row[f"spend_90d_{c}"] = spend_in((1, 90), of)
+        row[f"lifetime_spend_{c}"] = lifetime_of[c]
+        row[f"txn_count_{c}"] = len(bought)
+        row[f"days_since_{c}"] = min(ago(day) for _, day in bought) if bought else None
+        row[f"favorite_category_{c}"] = lifetime_of[c] > 0 and lifetime_of[c] == max(lifetime_of.values())
+
+    angle = 2 * math.pi * ((as_of + timedelta(days=14)).month - 1) / 12
+    row["target_month_sin"], row["target_month_cos"] = math.sin(angle), math.cos(angle)
+    row["target_weekend_days"] = sum((as_of + timedelta(days=ahead)).weekday() >= 5 for ahead in range(30))
+    row["target_days_to_year_end"] = (date(as_of.year, 12, 31) - as_of).days
+    return {name: None if value is None else float(value) for name, value in row.items()}
