@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -411,12 +412,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare_and_train(options: argparse.Namespace, progress: Progress) -> tuple[ServingPair, dict[str, Any]]:
     """Prepares the tables and trains on them, in an engine of its own."""
-    engine = open_engine(options.work / "engine", threads=options.threads)
-    try:
-        prepared = prepare_dataset(engine, options.data, options.work, options.as_of, progress)
-        return train(engine, prepared, options.models, profile_of(options.profile, options.threads), progress)
-    finally:
-        engine.disconnect()
+    options.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.work, prefix="engine-") as engine_dir:
+        engine = open_engine(Path(engine_dir), threads=options.threads)
+        try:
+            prepared = prepare_dataset(engine, options.data, options.work, options.as_of, progress)
+            return train(engine, prepared, options.models, profile_of(options.profile, options.threads), progress)
+        finally:
+            engine.disconnect()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,141 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ml_pipeline.bundle import digests_below, load_metadata, read_pointer, versions_dir
+from ml_pipeline.features import feature_names
+from ml_pipeline.snapshot import SEGMENTS, money_columns
+
+LEARNERS = ("random_forest", "xgboost", "lightgbm")
+
+
+def test_twelve_models_are_trained_and_the_metadata_lists_the_inputs_in_order(trained_shop):
+    members = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content["members"]
+    expected = {
+        f"{library}_{name}" for library in LEARNERS for name in ("total_spend", "electronics", "grocery", "sports")
+    }
+    assert expected < set(members)
+    assert set(members) - expected == {"lightgbm_purchase"}
+    enhanced = json.loads((trained_shop.models / "model_metadata_enhanced.json").read_text())
+    assert tuple(enhanced["features"]) == feature_names(("electronics", "grocery", "sports"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"xgboost_{target}.json" for target in ("total_spend", "electronics", "grocery", "sports")),
+        *(f"lightgbm_{target}.txt" for target in ("total_spend", "electronics", "grocery", "sports")),
+        "model_metadata_enhanced.json",
+        "MODEL_CARD.md",
+        "current.json",
+    ],
+)
+def test_the_documented_files_stand_at_their_names(trained_shop, name):
+    assert (trained_shop.models / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("target", ["total_spend", "electronics", "grocery", "sports"])
+def test_plain_xgboost_and_the_metadata_give_the_number_that_is_reported_as_raw(trained_shop, target):
+    """The integrator's snippet: nothing of ours but the files."""
+    import xgboost
+
+    metadata = json.loads((trained_shop.models / "model_metadata_enhanced.json").read_text())
+    booster = xgboost.Booster(model_file=trained_shop.models / f"xgboost_{target}.json")
+    rows = np.flatnonzero(~np.isnan(trained_shop.snapshot.features(range(400))).all(axis=1))[:100]
+    inputs = trained_shop.snapshot.features(rows)
+    plain = booster.predict(xgboost.DMatrix(inputs, feature_names=metadata["features"], missing=np.nan))
+    reported = trained_shop.snapshot.raw(rows)[f"xgboost_{target}"]
+    assert len(rows) == 100
+    np.testing.assert_allclose(plain, reported, rtol=1e-6)
+    assert plain.mean() > 1  # money, not a log or a rate
+
+
+def test_plain_lightgbm_gives_the_number_that_is_reported_as_raw(trained_shop):
+    import lightgbm
+
+    booster = lightgbm.Booster(model_file=str(trained_shop.models / "lightgbm_total_spend.txt"))
+    inputs = trained_shop.snapshot.features(range(400))
+    rows = ~np.isnan(inputs).all(axis=1)
+    reported = trained_shop.snapshot.raw(range(400))["lightgbm_total_spend"]
+    np.testing.assert_allclose(booster.predict(inputs[rows]), reported[rows], rtol=1e-9)
+
+
+def test_the_pointer_names_the_pair_and_the_bundle_is_what_was_sealed(trained_shop):
+    assert read_pointer(trained_shop.models) == trained_shop.pair
+    folder = versions_dir(trained_shop.models) / trained_shop.pair.bundle_id
+    sealed = json.loads((folder / "metadata.json").read_text())["files"]
+    found = digests_below(folder)
+    del found["metadata.json"]
+    assert found == sealed
+
+
+def test_every_known_customer_is_in_the_snapshot_whether_he_bought_or_not(trained_shop):
+    known = trained_shop.engine.to_pyarrow(trained_shop.prepared.customers.select("customer_id"))[
+        "customer_id"
+    ].to_pylist()
+    positions = trained_shop.snapshot.positions(known)
+    assert (positions >= 0).all()
+    assert trained_shop.snapshot.n_customers == len(known)
+    never = np.isnan(trained_shop.snapshot.features(positions)).all(axis=1)
+    answers = trained_shop.snapshot.columns(positions[never])
+    assert 0 < never.sum() < len(known)
+    assert answers["cold_start"].all()
+    assert len(np.unique(answers["predicted_total_spend"])) == 1
+
+
+def test_answers_are_finite_not_negative_in_order_and_capped(trained_shop):
+    content = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content
+    answers = trained_shop.snapshot.columns(range(trained_shop.snapshot.n_customers))
+    for name in money_columns(trained_shop.snapshot.targets):
+        middle = answers[f"predicted_{name}_spend"]
+        lower, upper = answers[f"predicted_{name}_spend_lower"], answers[f"predicted_{name}_spend_upper"]
+        assert np.isfinite(middle).all()
+        assert (lower >= 0).all()
+        assert (lower <= middle).all()
+        assert (middle <= upper).all()
+    assert answers["predicted_total_spend"].max() <= content["serving"]["total"]["cap"] + 0.01
+    assert 0 <= answers["purchase_probability_30d"].min() <= answers["purchase_probability_30d"].max() <= 1
+    assert set(answers["segment"]) <= set(SEGMENTS)
+
+
+def test_predictions_tell_buyers_apart_on_the_windows_that_chose_nothing(trained_shop):
+    total = trained_shop.report["targets"]["total"]
+    served = next(c for c in total["candidates"] if c["name"] == total["served"])["metrics"]["all"]
+    zero = next(c for c in total["candidates"] if c["name"] == "zero")["metrics"]["all"]
+    assert served["normalised_gini"] > 0.5
+    assert served["d2"] > zero["d2"]
+    assert trained_shop.report["probability"]["served"]["auc"] > 0.7
+
+
+def test_the_card_shows_every_candidate_of_every_target_beside_the_rules(trained_shop):
+    card = (trained_shop.models / "MODEL_CARD.md").read_text()
+    for target in money_columns(trained_shop.snapshot.targets):
+        table = card.split(f"## {target}: every customer")[1].split("\n## ")[0]
+        assert table.index("last 90 days ÷ 3") < (table.index("xgboost") if target != "other" else len(table))
+    assert re.search(r"Trained as of \d{4}-\d\d-\d\d", card)
+    assert not re.search(r"\bnan\b|\bNone\b", card)
+
+
+def test_nothing_personal_reaches_the_artifacts(trained_shop):
+    for path in trained_shop.models.rglob("*"):
+        if path.is_file():
+            assert b"@example" not in path.read_bytes(), path
+
+
+def test_two_runs_of_the_pipeline_give_identical_features(trained_shop, tmp_path):
+    from ml_pipeline.engine import open_engine
+    from ml_pipeline.features import build_features, read_matrix
+    from ml_pipeline.prepare import prepare_dataset
+    from ml_pipeline.progress import Progress
+
+    targets = trained_shop.prepared.config.target_names
+    engine = open_engine(tmp_path / "engine", threads=1)
+    again = prepare_dataset(engine, trained_shop.tables, tmp_path / "work", progress=Progress(bars=False))
+    rows = read_matrix(
+        engine, build_features(again.purchases, again.customers, [again.as_of], targets), feature_names(targets)
+    )
+    engine.disconnect()
+    served = trained_shop.snapshot.features(trained_shop.snapshot.positions(rows.customer_id.tolist()))
+    np.testing.assert_array_equal(rows.features, served)
