@@ -75,13 +75,17 @@ def _number_as_text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of one of our tables; `feeds` says in words what stays unknown without it ('' = nothing)."""
+    """A column of one of our tables; `feeds` says in words what stays unknown without it ('' = nothing).
+
+    aliases: names under which known files carry it.
+    """
 
     name: str
     kind: Literal["id", "text", "date", "amount", "quantity"] = "text"
     required: bool = False
     personal: bool = False
     feeds: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The only place that knows files and DuckDB's readers; what follows sees Ibis tab
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,9 @@ from ml_pipeline.schema import (
     OUTER_WHITESPACE,
     SPREADSHEET_INTEGER,
     TABLES,
+    Column,
     DatasetConfig,
+    TableSchema,
     canonical_text,
     is_personal,
 )
@@ -107,7 +109,7 @@ def read_tables(engine: Backend, data_dir: Path, config: DatasetConfig) -> RawTa
     MissingTables or MissingColumns; the last two name everything that is missing, tables and columns alike.
     """
     paths = find_tables(data_dir)
-    plans = {table: _plan(engine, path, table, config) for table, path in paths.items()}
+    plans = {table: _plan(engine, path, TABLES[table], config.columns.get(table, {})) for table, path in paths.items()}
     _require(data_dir, config, plans)
     raw = RawTables({})
     for table, plan in plans.items():
@@ -118,6 +120,41 @@ def read_tables(engine: Backend, data_dir: Path, config: DatasetConfig) -> RawTa
             raw.malformed[table] = malformed
         log.info("table read", extra={"table": table, "file": file.file, "rows": file.rows, "encoding": file.encoding})
     return raw
+
+
+def read_table(
+    engine: Backend, path: Path, schema: TableSchema, mapped: Mapping[str, str]
+) -> tuple[ir.Table, ir.Table | None, TableFile]:
+    """One CSV or Parquet file: its rows, its malformed rows if there are any (see RawTables), and how it was read.
+
+    mapped: ours -> theirs. Raises UnreadableTable, and MissingColumns naming all that are missing.
+    """
+    plan = _plan(engine, path, schema, mapped)
+    require_columns(path.name, schema, mapped, plan.header, plan.names, plan.problems)
+    return _load(engine, plan)
+
+
+def require_columns(
+    where: str,
+    schema: TableSchema,
+    mapped: Mapping[str, str],
+    header: Sequence[str],
+    names: Sequence[str],
+    problems: Sequence[str],
+) -> None:
+    """Raises MissingColumns when a required column is not among `names` or there are problems."""
+    listed = missing_columns(schema, mapped, names) + list(problems)
+    if listed:
+        raise MissingColumns(f"{where}: {', '.join(listed)} (it has {', '.join(map(repr, header))}).")
+
+
+def missing_columns(schema: TableSchema, mapped: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """A clause for each required column that is neither there nor mapped."""
+    return [
+        f"column {' or '.join(map(repr, _names_of(column, mapped)))} is missing"
+        for column in schema.columns
+        if column.required and column.name not in names and column.name not in mapped
+    ]
 
 
 def find_tables(data_dir: Path) -> dict[str, Path]:
@@ -142,7 +179,7 @@ class _Plan:
     """A file, its header, and for each of its columns the name it gets in the engine."""
 
     path: Path
-    table: str
+    schema: TableSchema
     delimiter: str | None
     header: tuple[str, ...]
     names: tuple[str, ...]
@@ -151,45 +188,51 @@ class _Plan:
 
     @property
     def ours(self) -> dict[str, str]:
-        known = TABLES[self.table].column_names
+        known = self.schema.column_names
         return {name: theirs for name, theirs in zip(self.names, self.header, strict=True) if name in known}
 
 
-def _plan(engine: Backend, path: Path, table: str, config: DatasetConfig) -> _Plan:
+def _plan(engine: Backend, path: Path, schema: TableSchema, mapped: Mapping[str, str]) -> _Plan:
     delimiter: str | None = None
     types: tuple[str, ...] = ()
     if path.name.lower().endswith(".parquet"):
         header, types = _parquet_header(engine, path)
     else:
-        mapped = config.columns.get(table, {})
-        header, delimiter = read_header(path, [mapped.get(ours, ours) for ours in TABLES[table].column_names])
-    positions, problems = match_columns(header, table, config)
-    return _Plan(path, table, delimiter, header, _engine_names(header, positions), types, tuple(problems))
+        wanted = [name for column in schema.columns for name in _names_of(column, mapped)]
+        header, delimiter = read_header(path, wanted)
+    positions, problems = match_columns(header, schema, mapped)
+    return _Plan(path, schema, delimiter, header, engine_names(header, positions), types, tuple(problems))
 
 
-def match_columns(header: Sequence[str], table: str, config: DatasetConfig) -> tuple[dict[str, int], list[str]]:
+def _names_of(column: Column, mapped: Mapping[str, str]) -> tuple[str, ...]:
+    return (mapped[column.name],) if column.name in mapped else (column.name, *column.aliases)
+
+
+def match_columns(
+    header: Sequence[str], schema: TableSchema, mapped: Mapping[str, str]
+) -> tuple[dict[str, int], list[str]]:
     """Position of each of our columns in a file's header, and what is wrong with it.
 
-    The name from `[columns.<table>]` or ours; exactly, else without case and outer blanks.
+    By the mapped name (ours -> theirs), else by ours or an alias; exactly, else without case and outer blanks.
     """
     positions: dict[str, int] = {}
     problems: list[str] = []
     folded = [canonical_text(name).lower() for name in header]
-    for ours in TABLES[table].column_names:
-        theirs = config.columns.get(table, {}).get(ours, ours)
-        at = [i for i, name in enumerate(header) if name == theirs] or [
-            i for i, name in enumerate(folded) if name == theirs.strip().lower()
+    for column in schema.columns:
+        names = _names_of(column, mapped)
+        at = [i for i, name in enumerate(header) if name in names] or [
+            i for i, name in enumerate(folded) if name in {wanted.strip().lower() for wanted in names}
         ]
         if len(at) > 1:
-            problems.append(f"column {theirs!r} occurs {len(at)} times")
+            problems.append(f"{len(at)} columns are called {' or '.join(map(repr, names))}")
         elif at:
-            positions[ours] = at[0]
-        elif ours in config.columns.get(table, {}):
-            problems.append(f"column {theirs!r}, which {CONFIG_FILE} names for {ours}, is not there")
+            positions[column.name] = at[0]
+        elif column.name in mapped:
+            problems.append(f"column {names[0]!r}, which stands for {column.name}, is not there")
     return positions, problems
 
 
-def _engine_names(header: Sequence[str], positions: dict[str, int]) -> tuple[str, ...]:
+def engine_names(header: Sequence[str], positions: dict[str, int]) -> tuple[str, ...]:
     """Our names where matched, else the file's own, made distinct without case (as the engine compares them)."""
     ours = {position: name for name, position in positions.items()}
     taken = {name.lower() for name in ours.values()} | {ROW_NUMBER}
@@ -212,11 +255,11 @@ def _require(data_dir: Path, config: DatasetConfig, plans: dict[str, _Plan]) -> 
     problems = []
     for table, plan in plans.items():
         mapped = config.columns.get(table, {})
-        required = [column.name for column in TABLES[table].columns if column.required]
-        if table == HEADERS.name and LINES.name not in plans and not missing_tables:
-            required.append("total_amount")
-        absent = [name for name in required if name not in plan.names and name not in mapped]
-        listed = [f"column {name!r} is missing" for name in absent] + list(plan.problems)
+        listed = missing_columns(plan.schema, mapped, plan.names)
+        amount_needed = table == HEADERS.name and LINES.name not in plans and not missing_tables
+        if amount_needed and "total_amount" not in plan.names and "total_amount" not in mapped:
+            listed.append("column 'total_amount' is missing (there are no lines)")
+        listed += plan.problems
         if listed:
             problems.append(f"{plan.path.name}: {', '.join(listed)} (it has {', '.join(map(repr, plan.header))})")
     if not missing_tables and not problems:
@@ -248,7 +291,7 @@ def _parquet_header(engine: Backend, path: Path) -> tuple[tuple[str, ...], tuple
 
 
 def _load(engine: Backend, plan: _Plan) -> tuple[ir.Table, ir.Table | None, TableFile]:
-    name = ibis.util.gen_name(f"raw_{plan.table}")
+    name = ibis.util.gen_name(f"raw_{plan.schema.name}")
     encoding: str | None = None
     warnings: list[str] = []
     malformed: ir.Table | None = None
@@ -261,9 +304,9 @@ def _load(engine: Backend, plan: _Plan) -> tuple[ir.Table, ir.Table | None, Tabl
     if ROW_NUMBER not in rows.columns:
         rows = rows.mutate(row_number=rows.rowid() + 1)
     count = int(rows.count().execute()) + (0 if malformed is None else int(malformed.count().execute()))
-    known = set(TABLES[plan.table].column_names)
+    known = set(plan.schema.column_names)
     file = TableFile(
-        table=plan.table,
+        table=plan.schema.name,
         file=plan.path.name,
         format="parquet" if plan.delimiter is None else "csv",
         encoding=encoding,
@@ -313,7 +356,7 @@ def _parquet_text(column: str, kind: str) -> str:
 
 def _selected(plan: _Plan, name: str, text: str) -> str:
     """A column as the engine gets it: personal values never enter, only whether there was one."""
-    return f"CASE WHEN {text} <> '' THEN '{REDACTED}' END" if is_personal(plan.table, name) else text
+    return f"CASE WHEN {text} <> '' THEN '{REDACTED}' END" if is_personal(plan.schema.name, name) else text
 
 
 def _load_csv(engine: Backend, plan: _Plan, name: str) -> tuple[str, list[str], ir.Table | None]:
@@ -372,7 +415,7 @@ def _load_repaired(engine: Backend, plan: _Plan, source: Path, name: str, folder
         f"CREATE TABLE {name} AS SELECT {selected}, {ROW_NUMBER}::BIGINT AS {ROW_NUMBER} "
         f"FROM {_reader(good, [ROW_NUMBER, *read], ',', header=False)}"
     )
-    private = any(is_personal(plan.table, column) for column in plan.names)
+    private = any(is_personal(plan.schema.name, column) for column in plan.names)
     text = f"'{REDACTED}'" if private else "text"
     engine.con.execute(
         f"CREATE TABLE {name}_malformed AS SELECT {ROW_NUMBER}::BIGINT AS {ROW_NUMBER}, fields::BIGINT AS fields, "
