@@ -248,7 +248,8 @@ def report_markdown(report: CleaningReport) -> str:
     return "\n".join(lines)
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a Markdown table; none where there are no rows."""
     names = list(header)
     body = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
     return ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names), *body] if body else []
@@ -262,7 +263,7 @@ def _cell(value: object) -> str:
 
 
 def _files_section(report: CleaningReport) -> list[str]:
-    return _table(
+    return markdown_table(
         ("table", "file", "encoding", "delimiter", "rows", "columns we do not know"),
         (
             (
@@ -279,7 +280,7 @@ def _files_section(report: CleaningReport) -> list[str]:
 
 
 def _rows_section(report: CleaningReport) -> list[str]:
-    return _table(
+    return markdown_table(
         ("table", "rows in", "kept", "quarantined", "money kept", "money quarantined"),
         (
             (name, c.rows_in, c.kept, c.quarantined, _money(c.money_kept), _money(c.money_quarantined))
@@ -294,10 +295,10 @@ def _rules_section(report: CleaningReport) -> list[str]:
         for table, count in report.tables.items()
         for rule, c in sorted(count.rules.items())
     ]
-    listed = _table(("table", "rule", "rows", "money", "first row", "meaning"), rows)
+    listed = markdown_table(("table", "rule", "rows", "money", "first row", "meaning"), rows)
     if report.header_rules_of_lines:
         listed += ["", "Lines under header_quarantined, by the rule of their header:", ""]
-        listed += _table(
+        listed += markdown_table(
             ("rule of the header", "lines", "money"),
             ((rule, c.rows, _money(c.money_units)) for rule, c in sorted(report.header_rules_of_lines.items())),
         )
@@ -305,20 +306,20 @@ def _rules_section(report: CleaningReport) -> list[str]:
 
 
 def _flags_section(report: CleaningReport) -> list[str]:
-    return _table(
+    return markdown_table(
         ("flag", "rows", "money", "first row", "meaning"),
         ((name, c.rows, _money(c.money_units), c.first_row, FLAGS[name]) for name, c in sorted(report.flags.items())),
     )
 
 
 def _imputed_section(report: CleaningReport) -> list[str]:
-    return _table(
+    return markdown_table(
         ("column", "rows", "money", "how"), ((i.column, i.rows, _money(i.money_units), i.how) for i in report.imputed)
     )
 
 
 def _dates_section(report: CleaningReport) -> list[str]:
-    return _table(
+    return markdown_table(
         ("column", "order", "decided by", "only day-first", "only month-first", "either", "with offset", "spellings"),
         (
             (
@@ -337,7 +338,7 @@ def _dates_section(report: CleaningReport) -> list[str]:
 
 
 def _numbers_section(report: CleaningReport) -> list[str]:
-    return _table(
+    return markdown_table(
         ("column", "decimal mark", "rows that are no plain number", "rows for a comma", "rows for a point"),
         (
             (n.column, n.decimal_mark, n.odd_rows, n.comma_rows, n.point_rows if n.comma_rows else None)
@@ -347,7 +348,7 @@ def _numbers_section(report: CleaningReport) -> list[str]:
 
 
 def _targets_section(report: CleaningReport) -> list[str]:
-    return _table(
+    return markdown_table(
         ("target", "categories", "lines", "spend"),
         (
             (name, ", ".join(map(str, facts["categories"])), facts["lines"], facts["spend"])  # type: ignore[call-overload]

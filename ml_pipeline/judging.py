@@ -14,7 +14,7 @@ from ml_pipeline.amounts import NumberReading
 from ml_pipeline.data_report import CleaningReport, Imputation, RuleCount, TableCount
 from ml_pipeline.dates import decide_reading, with_date_parts, with_day
 from ml_pipeline.errors import RowsLost
-from ml_pipeline.schema import DatasetConfig
+from ml_pipeline.schema import DatasetConfig, TableSchema
 from ml_pipeline.tables import RawTables, drop_tables, materialise
 
 log = logging.getLogger(__name__)
@@ -129,6 +129,12 @@ class Judge:
         if rounded:
             how = f"further digits rounded half away from zero to {digits} decimals"
             self.report.imputed.append(Imputation(label, rounded, how))
+
+    def note_empty(self, rows: ir.Table, read: str, table: TableSchema, column: str) -> None:
+        """Reports a column that is there and holds nothing (`read` is null throughout) like one that is missing."""
+        feeds = table.column(column).feeds
+        if self.raw.has(table.name, column) and feeds and not int(rows[read].count().execute()):
+            self.report.missing.append({"what": f"column {table.name}.{column}, which is empty", "unknown": feeds})
 
 
 def first_rule(*rules: tuple[str | ir.Value, ir.Value]) -> ir.Value:

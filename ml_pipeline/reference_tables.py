@@ -22,6 +22,7 @@ def clean_customers(judge: Judge) -> ir.Table | None:
     kept, judged = _keep_keys(judge, selected, CUSTOMERS.name)
     unreadable = kept.customer_since_fault.notnull() & (kept.customer_since_fault != "empty")
     judge.flag(kept, {"customer_since_unreadable": unreadable}, None)
+    judge.note_empty(kept, "customer_since_day", CUSTOMERS, "customer_since")
     return _keep(judge, kept.select("customer_id", customer_since=kept.customer_since_day), judged, CUSTOMERS.name)
 
 
@@ -41,6 +42,8 @@ def clean_products(judge: Judge) -> ir.Table | None:
     kept, judged = _keep_keys(judge, selected, PRODUCTS.name)
     unreadable = kept.price_fault.isin(["unreadable", "out of range"])
     judge.flag(kept, {"unit_price_unreadable": unreadable}, None)
+    judge.note_empty(kept.mutate(category=kept.category.nullif("")), "category", PRODUCTS, "product_category")
+    judge.note_empty(kept, "price_units", PRODUCTS, "unit_price")
     return _keep(judge, kept.select("product_id", "category", "price_units"), judged, PRODUCTS.name)
 
 

@@ -129,7 +129,7 @@ PRODUCTS = TableSchema(
     (
         Column("product_id", "id", required=True),
         Column("product_name"),
-        Column("product_category", required=True),
+        Column("product_category", required=True, feeds="spend per category, number of distinct categories"),
         Column("unit_price", "amount", feeds="a missing line amount cannot be computed as quantity x unit_price"),
         Column("current_stock_level"),
     ),
