@@ -1,27 +1,23 @@
-"""Every feature: its name, meaning, unit, when it is missing, and its formula over the totals.
+"""Every feature of all purchases together: its name, meaning, unit, when it is missing, and its formula over the totals.
 
 A feature is a small frozen object. Its name is that of its class, or follows from its parameters; nothing else in the
 repository spells one. Its formula sees one row of `totals.build_totals`; floats begin here, and only here.
 """
 
 import inspect
-import math
 import re
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import ClassVar
 
 import ibis
 import ibis.expr.types as ir
 
-from ml_pipeline.schema import AMOUNT_SCALE, HORIZON_DAYS, QUANTITY_SCALE
-from ml_pipeline.totals import WEEKDAYS, WindowTotal, of_target, on_weekday
+from ml_pipeline.schema import AMOUNT_SCALE, QUANTITY_SCALE
+from ml_pipeline.totals import WEEKDAYS, WindowTotal, on_weekday
 from ml_pipeline.windows import Window
 
 SHORTEST_TENURE_DAYS = 30
 """Rates of younger customers are taken over this many days: one purchase yesterday is not one purchase a day."""
-CALENDAR_OFFSET_DAYS = 14
-"""The middle of the target window decides its month."""
 
 ONE_TRANSACTION = "there is only one transaction"
 NO_KNOWN_PROMOTION = "of no transaction is it known whether it had a promotion"
@@ -54,17 +50,19 @@ class Feature:
         raise NotImplementedError
 
 
-def _ratio(numerator: ir.Value, denominator: ir.Value) -> ir.Value:
+def ratio(numerator: ir.Value, denominator: ir.Value) -> ir.Value:
+    """The quotient as a float64, NULL where the denominator is 0."""
     # nullif: a division by zero is an infinity in one engine and NULL or an error in others.
     return numerator.cast("float64") / denominator.cast("float64").nullif(0.0)
 
 
-def _floored(units: ir.Value) -> ir.Value:
+def floored(units: ir.Value) -> ir.Value:
     """Net spend can be negative; it counts as 0."""
     return ibis.greatest(units, 0)
 
 
-def _rate_days(row: ir.Table) -> ir.Value:
+def rate_days(row: ir.Table) -> ir.Value:
+    """Days since the first transaction, at least SHORTEST_TENURE_DAYS."""
     return ibis.greatest(row.as_of_day - row.first_day, SHORTEST_TENURE_DAYS)
 
 
@@ -105,7 +103,7 @@ class AvgDaysBetweenTransactions(Feature):
     missing = ONE_TRANSACTION
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row.last_day - row.first_day, row.transactions - 1)
+        return ratio(row.last_day - row.first_day, row.transactions - 1)
 
 
 class CustomerTenureDays(Feature):
@@ -124,7 +122,7 @@ class RecencyRatio(Feature):
     missing = "there is only one transaction, or all are of one day"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio((row.as_of_day - row.last_day) * (row.transactions - 1), row.last_day - row.first_day)
+        return ratio((row.as_of_day - row.last_day) * (row.transactions - 1), row.last_day - row.first_day)
 
 
 # Frequency and money
@@ -165,7 +163,7 @@ class WindowSpend(Feature):
         return (WindowTotal("amount", self.window),)
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(_floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+        return ratio(floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
 
 
 class LifetimeSpend(Feature):
@@ -174,7 +172,7 @@ class LifetimeSpend(Feature):
     unit = "money"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(_floored(row.amount), ibis.literal(AMOUNT_SCALE))
+        return ratio(floored(row.amount), ibis.literal(AMOUNT_SCALE))
 
 
 class AvgTransactionValue(Feature):
@@ -183,7 +181,7 @@ class AvgTransactionValue(Feature):
     unit = "money"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row.gross, row.transactions * AMOUNT_SCALE)
+        return ratio(row.gross, row.transactions * AMOUNT_SCALE)
 
 
 class MaxTransactionValue(Feature):
@@ -192,7 +190,7 @@ class MaxTransactionValue(Feature):
     unit = "money"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row.largest_gross, ibis.literal(AMOUNT_SCALE))
+        return ratio(row.largest_gross, ibis.literal(AMOUNT_SCALE))
 
 
 class MinTransactionValue(Feature):
@@ -201,7 +199,7 @@ class MinTransactionValue(Feature):
     unit = "money"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row.smallest_gross, ibis.literal(AMOUNT_SCALE))
+        return ratio(row.smallest_gross, ibis.literal(AMOUNT_SCALE))
 
 
 class StdTransactionValue(Feature):
@@ -212,7 +210,7 @@ class StdTransactionValue(Feature):
     def value(self, row: ir.Table) -> ir.Value:
         # n * sum(v^2) - sum(v)^2 is exact in whole numbers; the textbook formula in floats is not, and can be negative.
         n, total = row.transactions.cast("decimal(38, 0)"), row.gross.cast("decimal(38, 0)")
-        return _ratio((n * row.squared_gross - total * total).cast("float64").sqrt(), row.transactions * AMOUNT_SCALE)
+        return ratio((n * row.squared_gross - total * total).cast("float64").sqrt(), row.transactions * AMOUNT_SCALE)
 
 
 class SpendVelocity(Feature):
@@ -221,7 +219,7 @@ class SpendVelocity(Feature):
     unit = "money per day"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(_floored(row.amount), _rate_days(row) * AMOUNT_SCALE)
+        return ratio(floored(row.amount), rate_days(row) * AMOUNT_SCALE)
 
 
 # Diversity
@@ -229,7 +227,7 @@ class SpendVelocity(Feature):
 
 @dataclass(frozen=True)
 class NumDistinct(Feature):
-    """Different {things} bought so far."""
+    """Different {things} among the valid lines so far."""
 
     things: str
     unit = "count"
@@ -246,93 +244,6 @@ class NumDistinct(Feature):
         return row[self.things].nullif(0)
 
 
-@dataclass(frozen=True)
-class TargetWindowSpend(Feature):
-    """Spend in {target} on days as_of-{window.oldest} .. as_of-{window.newest}; net spend below 0 counts as 0."""
-
-    target: str
-    window: Window
-    unit = "money"
-
-    @property
-    def name(self) -> str:
-        return f"spend_{self.window.label}_{self.target}"
-
-    @property
-    def window_totals(self) -> tuple[WindowTotal, ...]:
-        return (WindowTotal("amount", self.window, self.target),)
-
-    def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(_floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
-
-
-@dataclass(frozen=True)
-class TargetLifetimeSpend(Feature):
-    """Spend in {target} on all days before as_of; net spend below 0 counts as 0."""
-
-    target: str
-    unit = "money"
-
-    @property
-    def name(self) -> str:
-        return f"lifetime_spend_{self.target}"
-
-    def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(_floored(row[of_target("amount", self.target)]), ibis.literal(AMOUNT_SCALE))
-
-
-@dataclass(frozen=True)
-class TargetTransactions(Feature):
-    """Transactions with at least one valid line in {target}."""
-
-    target: str
-    unit = "count"
-
-    @property
-    def name(self) -> str:
-        return f"txn_count_{self.target}"
-
-    def value(self, row: ir.Table) -> ir.Value:
-        return row[of_target("transactions", self.target)]
-
-
-@dataclass(frozen=True)
-class TargetDaysSince(Feature):
-    """Days from the last transaction with {target} to as_of."""
-
-    target: str
-    unit = "days"
-
-    @property
-    def missing(self) -> str:  # type: ignore[override]
-        return f"nothing of {self.target} was bought so far"
-
-    @property
-    def name(self) -> str:
-        return f"days_since_{self.target}"
-
-    def value(self, row: ir.Table) -> ir.Value:
-        return row.as_of_day - row[of_target("last_day", self.target)]
-
-
-@dataclass(frozen=True)
-class TargetFavorite(Feature):
-    """1 where lifetime spend in {target} is above 0 and no other named target's is higher (ties share), else 0."""
-
-    target: str
-    targets: tuple[str, ...]
-    unit = "0 or 1"
-
-    @property
-    def name(self) -> str:
-        return f"favorite_category_{self.target}"
-
-    def value(self, row: ir.Table) -> ir.Value:
-        own = row[of_target("amount", self.target)]
-        highest = ibis.greatest(0, *(row[of_target("amount", target)] for target in self.targets))
-        return ((own > 0) & (own == highest)).cast("int32")
-
-
 # Behaviour
 
 
@@ -343,7 +254,7 @@ class PromotionUsageRate(Feature):
     missing = NO_KNOWN_PROMOTION
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row.promoted, row.promotion_known)
+        return ratio(row.promoted, row.promotion_known)
 
 
 class PromotionUsageCount(Feature):
@@ -378,7 +289,7 @@ class PurchaseMomentum(Feature):
 
     def value(self, row: ir.Table) -> ir.Value:
         recent, longer = (row[total.column] for total in self.window_totals)
-        return _ratio(recent * self.longer.days, longer * self.recent.days)
+        return ratio(recent * self.longer.days, longer * self.recent.days)
 
 
 @dataclass(frozen=True)
@@ -402,8 +313,8 @@ class SpendMomentum(Feature):
         return WindowTotal("amount", self.recent), WindowTotal("amount", self.before)
 
     def value(self, row: ir.Table) -> ir.Value:
-        recent, before = (_floored(row[total.column]) for total in self.window_totals)
-        return _ratio(recent.cast("float64") * self.before.days, before.cast("float64") * self.recent.days)
+        recent, before = (floored(row[total.column]) for total in self.window_totals)
+        return ratio(recent.cast("float64") * self.before.days, before.cast("float64") * self.recent.days)
 
 
 class WeekendTransactionRate(Feature):
@@ -412,7 +323,7 @@ class WeekendTransactionRate(Feature):
     unit = "share"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row[on_weekday(5)] + row[on_weekday(6)], row.transactions)
+        return ratio(row[on_weekday(5)] + row[on_weekday(6)], row.transactions)
 
 
 class MostCommonDayOfWeek(Feature):
@@ -431,7 +342,7 @@ class AvgItemsPerTransaction(Feature):
     unit = "quantity"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row["items"], row.transactions * QUANTITY_SCALE)
+        return ratio(row["items"], row.transactions * QUANTITY_SCALE)
 
 
 class MaxItemsPerTransaction(Feature):
@@ -440,7 +351,7 @@ class MaxItemsPerTransaction(Feature):
     unit = "quantity"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row.most_items, ibis.literal(QUANTITY_SCALE))
+        return ratio(row.most_items, ibis.literal(QUANTITY_SCALE))
 
 
 class TotalItemsPurchased(Feature):
@@ -449,7 +360,7 @@ class TotalItemsPurchased(Feature):
     unit = "quantity"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row["items"], ibis.literal(QUANTITY_SCALE))
+        return ratio(row["items"], ibis.literal(QUANTITY_SCALE))
 
 
 class TransactionDensity(Feature):
@@ -458,7 +369,7 @@ class TransactionDensity(Feature):
     unit = "count per 30 days"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row.transactions * 30, _rate_days(row))
+        return ratio(row.transactions * 30, rate_days(row))
 
 
 class ReturnRate(Feature):
@@ -467,7 +378,7 @@ class ReturnRate(Feature):
     unit = "share"
 
     def value(self, row: ir.Table) -> ir.Value:
-        return _ratio(row.returned_lines, row.lines)
+        return ratio(row.returned_lines, row.lines)
 
 
 class IsColdStart(Feature):
@@ -477,57 +388,3 @@ class IsColdStart(Feature):
 
     def value(self, row: ir.Table) -> ir.Value:
         return (row.transactions < 2).cast("int32")
-
-
-# Calendar of the target window: decided by as_of alone, so worked out once per as_of day and not once per row
-
-
-class CalendarFeature(Feature):
-    """A fact of the target window."""
-
-    def of(self, as_of: date) -> float:
-        """The number for one as_of day."""
-        raise NotImplementedError
-
-    def value(self, row: ir.Table) -> ir.Value:
-        return row[self.name]
-
-
-def _month_angle(as_of: date) -> float:
-    return 2 * math.pi * ((as_of + timedelta(days=CALENDAR_OFFSET_DAYS)).month - 1) / 12
-
-
-class TargetMonthSin(CalendarFeature):
-    """Sine of the month of as_of + 14 days on the circle of the year, January at 0."""
-
-    unit = "-1 to 1"
-
-    def of(self, as_of: date) -> float:
-        return math.sin(_month_angle(as_of))
-
-
-class TargetMonthCos(CalendarFeature):
-    """Cosine of the month of as_of + 14 days on the circle of the year, January at 1."""
-
-    unit = "-1 to 1"
-
-    def of(self, as_of: date) -> float:
-        return math.cos(_month_angle(as_of))
-
-
-class TargetWeekendDays(CalendarFeature):
-    """Saturdays and Sundays among the 30 days from as_of on."""
-
-    unit = "days"
-
-    def of(self, as_of: date) -> float:
-        return float(sum((as_of + timedelta(days=ahead)).weekday() >= 5 for ahead in range(HORIZON_DAYS)))
-
-
-class TargetDaysToYearEnd(CalendarFeature):
-    """Days from as_of to 31 December of its year, 0 on the day itself."""
-
-    unit = "days"
-
-    def of(self, as_of: date) -> float:
-        return float((date(as_of.year, 12, 31) - as_of).days)

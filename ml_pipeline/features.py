@@ -14,11 +14,17 @@ import numpy.typing as npt
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
+from ml_pipeline.calendar_features import (
+    CalendarFeature,
+    TargetDaysToYearEnd,
+    TargetMonthCos,
+    TargetMonthSin,
+    TargetWeekendDays,
+)
 from ml_pipeline.feature_definitions import (
     AvgDaysBetweenTransactions,
     AvgItemsPerTransaction,
     AvgTransactionValue,
-    CalendarFeature,
     CustomerTenureDays,
     DaysSinceFirstTransaction,
     DaysSinceLastTransaction,
@@ -38,21 +44,19 @@ from ml_pipeline.feature_definitions import (
     SpendMomentum,
     SpendVelocity,
     StdTransactionValue,
-    TargetDaysSince,
-    TargetDaysToYearEnd,
-    TargetFavorite,
-    TargetLifetimeSpend,
-    TargetMonthCos,
-    TargetMonthSin,
-    TargetTransactions,
-    TargetWeekendDays,
-    TargetWindowSpend,
     TotalItemsPurchased,
     TotalTransactions,
     TransactionDensity,
     WeekendTransactionRate,
     WindowCount,
     WindowSpend,
+)
+from ml_pipeline.target_features import (
+    TargetDaysSince,
+    TargetFavorite,
+    TargetLifetimeSpend,
+    TargetTransactions,
+    TargetWindowSpend,
 )
 from ml_pipeline.totals import WindowTotal, build_totals
 from ml_pipeline.windows import Calendar, TimeTables, Window

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from docs.make_features import PAGE, features_page
 from ml_pipeline.engine import open_engine
 from ml_pipeline.features import (
     WINDOWS,
@@ -437,3 +438,10 @@ def test_reading_leaves_no_table_behind(engine):
     )
     read_matrix(engine, features, feature_names(TARGETS))
     assert [name for name in engine.list_tables() if "memtable" not in name] == []
+
+
+# The page
+
+
+def test_the_page_of_features_is_what_the_features_say():
+    assert PAGE.read_text(encoding="utf-8") == features_page(), "stale: run python -m docs.make_features"
