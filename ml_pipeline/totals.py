@@ -146,13 +146,19 @@ def _with_distinct(periods: ir.Table, lines: ir.Table, time: TimeTables) -> ir.T
         "categories": bought.category.nullif(UNKNOWN_CATEGORY),
         "stores": bought.store_id,
     }
+    firsts = []
     for name, thing in things.items():
         known = bought.select("customer_id", "day", thing=thing).filter(ibis._.thing.notnull())
-        firsts = _placed(known.group_by("customer_id", "thing").aggregate(day=known.day.min()), time)
-        counts = firsts.group_by("customer_id", "period").aggregate(n=firsts.count())
-        joined = periods.left_join(counts, ["customer_id", "period"])
-        periods = joined.select(*[periods[column] for column in periods.columns], **{name: counts.n.fill_null(0)})
-    return periods
+        first = known.group_by("customer_id", "thing").aggregate(day=known.day.min())
+        firsts.append(first.select("customer_id", "day", kind=ibis.literal(name)))
+    placed = _placed(ibis.union(*firsts), time)
+    counts = placed.group_by("customer_id", "period").aggregate(
+        **{name: placed.count(where=placed.kind == name) for name in things}
+    )
+    joined = periods.left_join(counts, ["customer_id", "period"])
+    return joined.select(
+        *[periods[column] for column in periods.columns], **{name: counts[name].fill_null(0) for name in things}
+    )
 
 
 def _running_totals(periods: ir.Table, time: TimeTables, targets: Sequence[str]) -> ir.Table:
