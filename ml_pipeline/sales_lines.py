@@ -37,7 +37,7 @@ def clean_lines(
     read = materialise(judge.engine, _read_lines(judge), LINES.name)
     judged = _impute(_with_references(_with_headers(read, headers), products, promotions))
     judged = materialise(judge.engine, judged.mutate(rule=_line_rule(judged)), LINES.name)
-    _check_money(read, judged)
+    check_money(read, judged)
     drop_tables(judge.engine, read)
     if judge.raw.has(LINES.name, "line_item_id"):
         judged = _set_repeats_aside(judge, judged)
@@ -130,8 +130,8 @@ def _line_rule(lines: ir.Table) -> ir.Value:
     )
 
 
-def _check_money(read: ir.Table, judged: ir.Table) -> None:
-    """The joins between must neither lose nor repeat a line, nor its money."""
+def check_money(read: ir.Table, judged: ir.Table) -> None:
+    """Raises RowsLost when the joins between lost or repeated a line or its money."""
     given_amounts = judged.filter(~judged.amount_imputed)
     came, went = (
         one_row(lines, lines=lines.amount_units.count(), units=lines.amount_units.sum())
