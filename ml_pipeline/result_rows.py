@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_pipeline.schema import MAX_ID_LENGTH, NULL_TOKENS, OUTER_WHITESPACE, SPREADSHEET_INTEGER
+from ml_pipeline.schema import MAX_ID_LENGTH, NULL_TEXT, OUTER_WHITESPACE, SPREADSHEET_INTEGER
 from ml_pipeline.snapshot import Snapshot, result_columns
 
 ID_COLUMN = "customerid"
@@ -46,7 +46,7 @@ def find_id_column(header: Sequence[str]) -> IdColumn:
 def lookup_ids(cells: pa.Array) -> pa.Array:
     """Cells as the ids that are looked up: `schema.canonical_id`, vectorised. '' for nothing. string -> string."""
     ids = pc.replace_substring_regex(cells, OUTER_WHITESPACE, "")
-    ids = pc.if_else(pc.is_in(pc.utf8_lower(ids), pa.array(NULL_TOKENS)), "", ids)
+    ids = pc.replace_substring_regex(ids, NULL_TEXT, "")
     return pc.replace_substring_regex(ids, SPREADSHEET_INTEGER, r"\1")
 
 

@@ -51,7 +51,7 @@ def build_services(
         settings=settings,
         predictions=PredictionService(registry),
         models=ModelService(registry),
-        bulk=BulkService(store, objects, queue, registry),
+        bulk=BulkService(store, objects, queue, registry, settings.max_upload_bytes),
         health=HealthService(store, objects, queue, registry),
         runner=JobRunner(store, worker_id, settings.lease_seconds, {BULK: jobs.predict, CONVERSION: jobs.convert}),
         watchdog=Watchdog(store, queue, objects),

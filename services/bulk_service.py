@@ -17,6 +17,7 @@ from services.errors import (
     JobFailed,
     JobNotFinished,
     QueueUnavailable,
+    RequestTooLarge,
 )
 from services.job_store import COMPLETED, FAILED, PROCESSING, QUEUED, Job, JobStore, NewJob, Progress
 from services.model_registry import ModelRegistry
@@ -31,6 +32,7 @@ BULK = "bulk_predict"
 CONVERSION = "convert_result"
 BULK_QUEUE = "bulk"
 FINISHING_QUEUE = "finishing"
+MB = 1024 * 1024
 FULL_PARSE_BYTES = 20_000_000
 """Larger files are counted by the job, so that the upload is answered at once."""
 ROWS_PER_SECOND = 50_000
@@ -66,7 +68,15 @@ class ConversionUnderWay:
 class BulkService:
     """Everything a caller can do with bulk jobs; what a worker does is in bulk_job.py."""
 
-    def __init__(self, store: JobStore, objects: ObjectStore, queue: JobQueue, registry: ModelRegistry) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        objects: ObjectStore,
+        queue: JobQueue,
+        registry: ModelRegistry,
+        max_upload_bytes: int,
+    ) -> None:
+        self._max_upload_bytes = max_upload_bytes
         self._store = store
         self._objects = objects
         self._queue = queue
@@ -94,6 +104,11 @@ class BulkService:
         """
         shown_name = _plain_name(filename)
         size = path.stat().st_size
+        if size > self._max_upload_bytes:
+            raise RequestTooLarge(
+                f"The file has {size / MB:,.1f} MB; at most {self._max_upload_bytes / MB:,.0f} MB are taken. Split it "
+                "(the operator can raise MAX_UPLOAD_MB)."
+            )
         counted = size <= FULL_PARSE_BYTES
         shape = describe_upload(path, shown_name, open_workbooks=counted)
         counts = count_rows(path, shape) if counted else None
@@ -189,6 +204,11 @@ class BulkService:
             raise
 
 
+def media_type_of(file_format: str) -> str:
+    """Of a file that is offered for download."""
+    return MEDIA_TYPES[file_format]
+
+
 def estimated_seconds(job: Job) -> int:
     """A rough guess of how long the job takes once a worker has it."""
     rows = job.rows_total if job.rows_total is not None else int(job.parameters["size"]) / 50
@@ -206,7 +226,7 @@ def file_metadata(filename: str, size: int, shape: UploadShape, counts: RowCount
     return {
         "filename": filename,
         "file_size_bytes": size,
-        "file_size_mb": round(size / 1024 / 1024, 3),
+        "file_size_mb": round(size / MB, 3),
         "total_rows": counts.rows if counts else None,
         "total_customers": counts.customers if counts else None,
         "columns": list(shape.header) if shape.header else None,

@@ -67,5 +67,5 @@ def configure_logging(level: str) -> None:
     root.handlers[:] = [json_handler()]
     root.setLevel(level)
     logging.captureWarnings(True)
-    for noisy in ("alembic", "werkzeug", "kombu", "amqp"):
+    for noisy in ("alembic", "werkzeug", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

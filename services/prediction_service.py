@@ -109,14 +109,13 @@ def _json_type(value: Any) -> str:
 
 
 def _is_searchable(customer_id: str) -> bool:
-    """Whether a snapshot could hold the id at all: short enough, and text that UTF-8 can write."""
-    return len(customer_id) <= MAX_ID_LENGTH and not any("\ud800" <= sign <= "\udfff" for sign in customer_id)
+    """Whether a snapshot could hold the id at all; very long ones are kept out of its fixed-width search."""
+    return len(customer_id) <= MAX_ID_LENGTH
 
 
 def _unknown(customer_id: str, model: Model) -> UnknownCustomer:
-    shown = customer_id[:40].encode("utf-8", "replace").decode()
     return UnknownCustomer(
-        f"There is no customer {shown!r} among the {model.snapshot.n_customers:,} known on {model.as_of.isoformat()}. "
+        f"There is no customer {customer_id[:40]!r} among the {model.snapshot.n_customers:,} known on {model.as_of.isoformat()}. "
         "Check the id, or train again on newer tables."
     )
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -135,8 +136,8 @@ class _XlsxResult:
             raise DoesNotFitXlsx(
                 f"An Excel sheet holds {XLSX_ROWS - 1:,} rows below its header. Download the CSV instead."
             )
-        added = zip(*(column.to_pylist() for column in answers.columns), strict=True)
-        for uploaded, answer in zip(rows.typed_rows(), added, strict=True):
+        added = zip(*(column.to_pylist() for column in answers.columns), strict=True) if answers.columns else repeat(())
+        for uploaded, answer in zip(rows.typed_rows(), added, strict=False):
             for column, cell in enumerate((*uploaded, *answer)):
                 if cell is not None and cell != "":
                     self._put(self._next_row, column, cell)

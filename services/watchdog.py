@@ -28,8 +28,10 @@ class Watchdog:
 
     def sweep(self) -> None:
         """Ends leases that ran out, then sends what waits without a message. Raises JobStoreUnavailable."""
-        for job in self._store.end_expired_leases():
+        expired = self._store.end_expired_leases()
+        for job in expired:
             log.warning("worker lost", extra={"job_id": job.job_id, "attempts": job.attempts, "status": job.status})
+        self._send(expired)
         self._send(self._lost_by_the_queue())
 
     def beat(self, worker: Worker) -> None:

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from config import Settings, load_settings
 
@@ -21,7 +21,7 @@ def build_celery(settings: Settings, transport: dict[str, Any] = TRANSPORT) -> C
     """
     app = Celery("worker", broker=settings.redis_url, set_as_current=False)
     app.conf.update(
-        task_queues=[Queue(name) for name in QUEUES],
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         task_default_queue=QUEUES[0],
         task_create_missing_queues=False,
         task_acks_late=False,

@@ -1,5 +1,6 @@
 """What a worker does beside its tasks: logs, heartbeat rows, the watchdog, a prompt end."""
 
+import atexit
 import logging
 import os
 import socket
@@ -36,9 +37,6 @@ def attach(settings: Settings) -> None:
         _stop_softly_on_sigterm(sender.controller)
         thread.start()
 
-    def on_shutdown(**_facts: Any) -> None:
-        thread.stop()
-
     def on_pool_process(**_facts: Any) -> None:
         from worker.process import services
 
@@ -46,9 +44,8 @@ def attach(settings: Settings) -> None:
 
     signals.setup_logging.connect(on_logging)
     signals.worker_ready.connect(on_ready)
-    signals.worker_shutdown.connect(on_shutdown)
     signals.worker_process_init.connect(on_pool_process)
-    _connected.extend((on_logging, on_ready, on_shutdown, on_pool_process))
+    _connected.extend((on_logging, on_ready, on_pool_process))
 
 
 def _stop_softly_on_sigterm(controller: Any) -> None:
@@ -81,10 +78,11 @@ class WatchdogThread:
             before=self._closed.acquire, after_in_parent=self._closed.release, after_in_child=self._closed.release
         )
         self._thread.start()
+        atexit.register(self._stop, os.getpid())  # Celery's worker_shutdown is not sent when tasks are cut off
 
-    def stop(self) -> None:
+    def _stop(self, main_pid: int) -> None:
         """The worker goes: what it holds is given back, its heartbeat row is removed."""
-        if not self._thread.is_alive():
+        if os.getpid() != main_pid:
             return
         self._over.set()
         self._thread.join()

@@ -1,0 +1,45 @@
+"""The documentation: the OpenAPI document and a page that shows it, without a single file from another host."""
+
+from importlib.resources import files
+
+from flask import Flask, Response, current_app, send_from_directory
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Customer spend API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/docs/assets/css/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/assets/js/swagger-ui-bundle.js"></script>
+<script>
+window.onload = () => SwaggerUIBundle({
+  url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis], layout: "BaseLayout",
+});
+</script>
+</body>
+</html>
+"""
+
+
+def register_docs(app: Flask) -> None:
+    """Adds /openapi.json, /docs and the files of the page."""
+    app.add_url_rule("/openapi.json", "openapi", _openapi)
+    app.add_url_rule("/docs", "docs", _page)
+    app.add_url_rule("/docs/assets/<path:name>", "docs_assets", _asset)
+
+
+def _openapi() -> Response:
+    return current_app.json.response(current_app.api_doc)  # type: ignore[attr-defined,return-value]
+
+
+def _page() -> Response:
+    return current_app.response_class(PAGE, mimetype="text/html")
+
+
+def _asset(name: str) -> Response:
+    return send_from_directory(str(files("flask_openapi3_swagger") / "templates" / "swagger"), name)

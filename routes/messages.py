@@ -1,0 +1,337 @@
+"""The shapes of requests and answers. The documentation is made from them, and every answer passes through its own."""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from flask import Response, current_app
+from flask_openapi3 import FileStorage
+from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
+from werkzeug.datastructures import FileStorage as WerkzeugFileStorage
+
+from services.errors import MissingFile
+
+Money = dict[str, float]
+CustomerId = Annotated[
+    Any,
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "number"}], "examples": ["12345"]}),
+]
+
+
+class Message(BaseModel):
+    """Base of all shapes; `model_version` and its like are ordinary fields."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class ErrorAnswer(Message):
+    """The one shape of every error."""
+
+    error: str = Field(description="The name of what is wrong.", examples=["UnknownCustomer"])
+    message: str = Field(description="What is wrong, the value, and the way out.")
+
+
+EVERYWHERE: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None] = {
+    400: ErrorAnswer,
+    401: ErrorAnswer,
+    500: ErrorAnswer,
+}
+"""Errors that any route may answer with."""
+
+
+def answer(shape: type[BaseModel], content: Any, status: int = 200) -> Response:
+    """The content as JSON of its documented shape; what was not set is left out."""
+    body = shape.model_validate(content).model_dump_json(exclude_unset=True)
+    return current_app.response_class(body, status=status, mimetype="application/json")
+
+
+# ---- health
+
+
+class Index(Message):
+    name: str
+    version: str
+    docs: str
+    openapi: str
+    endpoints: dict[str, str] = Field(description="Method and path, and what is there.")
+
+
+class Part(Message):
+    status: Literal["ok", "unavailable"]
+    error: str | None = None
+    message: str | None = None
+    count: int | None = None
+    queues: list[str] | None = None
+    customers: int | None = None
+
+
+class Health(Message):
+    status: Literal["ok", "degraded", "unavailable"]
+    degraded: list[str] = Field(description="The parts that do not answer.")
+    version: str
+    model_version: str | None = None
+    as_of: str | None = Field(None, description="The first of the 30 days that are predicted.")
+    as_of_age_days: int | None = None
+    warnings: list[str] = []
+    model: Part
+    queue: Part
+    workers: Part
+    job_store: Part
+    object_store: Part
+
+
+class Live(Message):
+    status: Literal["ok"]
+
+
+class Ready(Message):
+    status: Literal["ok", "unavailable"]
+    model_version: str | None = None
+    as_of: str | None = None
+    as_of_age_days: int | None = None
+    warnings: list[str] = []
+    customers: int | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+# ---- prediction
+
+
+class PredictRequest(Message):
+    """A customer whose purchases were in the tables."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        protected_namespaces=(),
+        json_schema_extra={"required": ["customer_id"], "examples": [{"customer_id": "12345"}]},
+    )
+    customer_id: CustomerId = None
+
+    def as_sent(self) -> dict[str, Any]:
+        """The fields that were in the body."""
+        return {name: value for name, value in self if name in self.model_fields_set}
+
+
+class PredictQuery(Message):
+    explain: bool = Field(False, description="Adds `raw`: each money booster's own number.")
+
+
+class BatchRequest(RootModel[list[Any]]):
+    """Ids, or objects as for /predict, in any mixture."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "items": {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "number"},
+                    {"type": "object", "properties": {"customer_id": {}}, "required": ["customer_id"]},
+                ]
+            },
+            "examples": [["12345", {"customer_id": "67890"}]],
+        }
+    )
+
+
+class ModelInfoShort(Message):
+    trained_on: Any = Field(description="What the bundle was trained on.")
+    num_features: int
+
+
+class Interval(Message):
+    lower: float
+    upper: float
+
+
+class IgnoredInput(Message):
+    field: str
+    reason: str
+
+
+class PredictionAnswer(Message):
+    customer_id: str
+    predicted_30d_spend: Money = Field(
+        description="total, each target and other; the parts add up to the total to the cent.",
+        examples=[{"total": 120.5, "electronics": 40.0, "grocery": 70.5, "sports": 0.0, "other": 10.0}],
+    )
+    currency: str
+    model_version: str
+    model_info: ModelInfoShort
+    as_of: str = Field(description="The first of the days that are predicted.")
+    horizon_days: int
+    purchase_probability_30d: float
+    intervals: dict[str, Interval]
+    segment: str
+    cold_start: bool
+    raw: dict[str, float | None] | None = Field(None, description="With ?explain=true; null where there is no number.")
+    ignored_inputs: list[IgnoredInput] | None = None
+
+
+class BatchRow(Message):
+    """A prediction as /predict gives it, or `error` and `message` in its place."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    customer_id: str | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+class BatchAnswer(Message):
+    predictions: list[BatchRow]
+    model_type: str
+    model_version: str
+    total_predictions: int = Field(description="How many entries there are, failed ones included.")
+    successful: int
+    failed: int
+    timestamp: str
+
+
+# ---- models
+
+
+class ModelInfo(Message):
+    model_version: str
+    snapshot: str
+    as_of: str
+    horizon_days: int | None
+    currency: str
+    spend: str | None
+    targets: list[str]
+    customers: int
+    num_features: int
+    features: list[str]
+    trained_on: Any
+    members: Any
+    serving: Any
+    segments: Any
+    libraries: Any
+
+
+class ModelPerformance(Message):
+    """The backtest as it was written when the bundle was trained."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    model_version: str
+    targets: Any = Field(description="Per target: what serves, the best simple rule, and every candidate's metrics.")
+
+
+# ---- bulk jobs
+
+
+class UploadForm(Message):
+    model_config = ConfigDict(json_schema_extra={"required": ["file"]})
+    file: FileStorage = Field(None, description="CSV or XLSX with one header row and a customer id per row.")
+
+    def received(self) -> tuple[Path, str]:
+        """Where the uploaded file is on disk, and its name. Raises MissingFile."""
+        if not isinstance(self.file, WerkzeugFileStorage) or not self.file.filename:
+            raise MissingFile(
+                "The form has no file in a part called file. Send one, for example: "
+                "curl -F file=@customers.csv http://127.0.0.1:5000/bulk/predict"
+            )
+        return Path(self.file.stream.name), self.file.filename
+
+
+class TemplateQuery(Message):
+    format: Literal["csv", "xlsx"] = "csv"
+
+
+class JobPath(Message):
+    job_id: str
+
+
+class DownloadQuery(Message):
+    format: Literal["csv", "xlsx", "parquet"] | None = Field(
+        None, description="The format of the upload when left out; another one is made on the first request."
+    )
+
+
+class JobsQuery(Message):
+    status: Literal["queued", "processing", "completed", "failed", "cancelled"] | None = None
+    limit: int = Field(50, ge=1, le=1000)
+
+
+class FileMetadata(Message):
+    filename: str
+    file_size_bytes: int
+    file_size_mb: float
+    total_rows: int | None
+    total_customers: int | None = Field(description="Distinct ids that are not empty.")
+    columns: list[str] | None
+    has_duplicates: bool | None
+    metadata_status: Literal["complete", "pending"] = Field(
+        description="pending: the file is large, and what is null is filled in when it is read."
+    )
+    format: str
+    id_column: str | None = Field(description="The column that is taken for the customer ids.")
+    id_column_found_by: Literal["name", "position"] | None
+    delimiter: str | None
+    encoding: str | None
+    sheet: str | None
+
+
+class UploadAnswer(Message):
+    job_id: str
+    status: str
+    metadata: FileMetadata
+    message: str
+    estimated_time_seconds: int
+    check_status_url: str
+    download_url: str
+
+
+class JobProgress(Message):
+    total: int | None
+    processed: int
+    successful: int
+    failed: int
+    percentage: float
+
+
+class Statistics(Message):
+    """Money over distinct customers, however often each is in the file; null where no id was known."""
+
+    total_predicted_spend: float
+    average_predicted_spend: float | None
+    min_predicted_spend: float | None
+    max_predicted_spend: float | None
+    currency: str
+    rows: int
+    rows_failed: int
+    distinct_customers: int
+    model_version: str
+    as_of: str
+
+
+class JobStatus(Message):
+    job_id: str
+    status: Literal["queued", "processing", "completed", "failed", "cancelled"]
+    progress: JobProgress
+    metadata: FileMetadata
+    created_at: str
+    updated_at: str
+    completed_at: str | None = None
+    processing_time_seconds: float | None = None
+    statistics: Statistics | None = None
+    download_url: str | None = None
+    error: str | None = Field(None, description="Of a failed job: the name of what went wrong.")
+    message: str | None = Field(None, description="Of a failed job: what went wrong, and the way out.")
+
+
+class JobList(Message):
+    jobs: list[JobStatus]
+    count: int
+
+
+class DeleteAnswer(Message):
+    job_id: str
+    deleted: bool
+    message: str
+
+
+class ConversionAnswer(Message):
+    job_id: str
+    format: str
+    status: Literal["processing"]
+    message: str
