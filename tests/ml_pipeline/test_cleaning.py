@@ -1,6 +1,7 @@
 """Every rule and flag of cleaning on tables small enough to count by hand, and on the sample's stated flaws."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -19,7 +20,7 @@ from ml_pipeline.sales_headers import find_last_day
 from ml_pipeline.sales_lines import check_money
 from ml_pipeline.sample_data import write_sample_tables
 from ml_pipeline.sample_model import SampleParameters
-from ml_pipeline.schema import DatasetConfig
+from ml_pipeline.schema import TABLES, DatasetConfig
 from ml_pipeline.tables import read_tables
 from tests.ml_pipeline.small_shop import DIRTY, prepare_shop, purchase_rows, write_shop
 
@@ -383,3 +384,26 @@ def test_the_spend_after_cleaning_is_the_clean_truth_to_the_cent(sample: tuple[P
     prepared, truth = sample
     assert prepared.report["purchases"]["spend"] == f"{truth['clean']['spend_cents'] / 100:.2f}"  # type: ignore[index]
     _check_conservation(prepared.report, {f["table"]: f["rows"] for f in prepared.report["files"]})  # type: ignore[attr-defined]
+
+
+# ---- the page about it
+
+
+def test_the_page_lists_exactly_the_rules_and_flags_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    _, rules, flags, _ = re.split(r"^## (?:Rules|Flags|What is filled in).*$", page, flags=re.MULTILINE)
+    assert _first_cells(rules) == set(RULES)
+    assert _first_cells(flags) == set(FLAGS)
+
+
+def test_the_page_lists_every_table_and_column() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for table in TABLES.values():
+        required = {column.name for column in table.columns if column.required}
+        listed = ", ".join(f"**{name}**" if name in required else name for name in table.column_names)
+        assert f"| {table.name} | {listed} |" in page
+
+
+def _first_cells(section: str) -> set[str]:
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")]
+    return {name.strip() for cell in cells for name in cell.split(",")} - {"rule", "flag", "---"}
