@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_pipeline.rules import RULE_BY_NAME
+from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import SEGMENTS, money_columns
 
 METRIC_TITLES = {
@@ -50,8 +51,8 @@ def write_model_card(
 
 
 def targets_of(targets: Sequence[str]) -> tuple[str, ...]:
-    """Everything that a table is printed for, the total first."""
-    return money_columns(targets)
+    """Everything that a table is printed for, the total first; without named targets the rest is the total itself."""
+    return money_columns(targets) if targets else (TOTAL_TARGET,)
 
 
 def render_number(value: float | None) -> str:
@@ -84,6 +85,8 @@ def candidate_rows(contest: Mapping[str, Any], population: str) -> list[list[str
 def verdict_of(contest: Mapping[str, Any]) -> str:
     """Whether a model serves, and whether it held up on the windows that did not choose it."""
     rule = RULE_BY_NAME[contest["best_rule"]].title
+    if all(candidate["kind"] == "rule" for candidate in contest["candidates"]):
+        return f"The best simple rule ({rule}) serves; no models are trained for what is left beside the named targets."
     if not contest["beats_best_rule"]:
         margin = _margin(contest)
         return f"No model beat the best simple rule ({rule}) on the selection windows{margin}: the rule serves."
