@@ -1,8 +1,23 @@
 """gunicorn reads this by itself from the working directory; what stands on its command line wins."""
 
+from typing import Any
+
+from gunicorn.glogging import Logger
+
 from config import load_settings
+from services.logs import json_handler
 
 _settings = load_settings()
+
+
+class JsonLogger(Logger):
+    """gunicorn's own lines as JSON too; the app writes one line per request itself."""
+
+    def setup(self, cfg: Any) -> None:
+        """Replaces the handlers that gunicorn made."""
+        super().setup(cfg)
+        self.error_log.handlers[:] = [json_handler()]
+
 
 bind = f"0.0.0.0:{_settings.port}"
 worker_class = "gthread"
@@ -11,15 +26,7 @@ preload_app = False  # models and databases are opened after the fork
 timeout = 120
 graceful_timeout = 30
 keepalive = 15
-accesslog = None  # the app writes one JSON line per request itself
+accesslog = None
 loglevel = _settings.log_level.lower()
-logconfig_dict = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "handlers": {"json": {"()": "services.logs.json_handler"}},
-    "root": {"level": _settings.log_level, "handlers": ["json"]},
-    "loggers": {
-        "gunicorn.error": {"level": _settings.log_level, "handlers": ["json"], "propagate": False},
-        "gunicorn.access": {"level": _settings.log_level, "handlers": ["json"], "propagate": False},
-    },
-}
+logger_class = JsonLogger
+control_socket_disable = True

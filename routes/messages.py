@@ -1,5 +1,6 @@
 """The shapes of requests and answers. The documentation is made from them, and every answer passes through its own."""
 
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,16 @@ class Message(BaseModel):
     """Base of all shapes; `model_version` and its like are ordinary fields."""
 
     model_config = ConfigDict(protected_namespaces=())
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The schema; flask-openapi3 asks for the plain one on every request with a query, which must not cost."""
+        return super().model_json_schema(*args, **kwargs) if args or kwargs else cls._plain_schema()
+
+    @classmethod
+    @cache
+    def _plain_schema(cls) -> dict[str, Any]:
+        return super().model_json_schema()
 
 
 class ErrorAnswer(Message):
@@ -221,7 +232,7 @@ class ModelPerformance(Message):
 
 class UploadForm(Message):
     model_config = ConfigDict(json_schema_extra={"required": ["file"]})
-    file: FileStorage = Field(None, description="CSV or XLSX with one header row and a customer id per row.")
+    file: FileStorage = Field(default=None, description="CSV or XLSX with one header row and a customer id per row.")  # type: ignore[assignment]
 
     def received(self) -> tuple[Path, str]:
         """Where the uploaded file is on disk, and its name. Raises MissingFile."""
