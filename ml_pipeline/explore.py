@@ -211,23 +211,28 @@ def _rows_table(rows: Iterable[dict[str, object]]) -> list[str]:
     return markdown_table(listed[0], (row.values() for row in listed)) if listed else ["none"]
 
 
+def explore_tables(data_dir: Path, out_dir: Path | None = None) -> str:
+    """Profiles a folder of tables in an engine of its own; returns the page, and writes profile.md and .json if asked."""
+    with tempfile.TemporaryDirectory(prefix="explore-") as work_dir:
+        engine = open_engine(Path(work_dir))
+        profile = explore_dataset(engine, data_dir)
+        engine.disconnect()
+    page = profile_markdown(profile)
+    if out_dir is not None:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(profile, indent=2, ensure_ascii=False, default=str)
+        (out_dir / "profile.json").write_text(text + "\n", encoding="utf-8")
+        (out_dir / "profile.md").write_text(page, encoding="utf-8")
+    return page
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m ml_pipeline.explore", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--out", type=Path, help="folder for profile.md and profile.json")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="explore-") as work_dir:
-        engine = open_engine(Path(work_dir))
-        profile = explore_dataset(engine, options.data)
-        engine.disconnect()
-    page = profile_markdown(profile)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(profile, indent=2, ensure_ascii=False, default=str)
-        (options.out / "profile.json").write_text(text + "\n", encoding="utf-8")
-        (options.out / "profile.md").write_text(page, encoding="utf-8")
-    sys.stdout.write(page)
+    sys.stdout.write(explore_tables(options.data, options.out))
 
 
 if __name__ == "__main__":
