@@ -77,7 +77,8 @@ def test_a_broken_record_is_set_apart_and_the_others_keep_their_numbers(tmp_path
 
 
 def test_row_numbers_follow_the_file_over_many_threads(tmp_path: Path) -> None:
-    body = "".join(f"t{i},c,2025-01-31,{i}\n" for i in range(1, 200_001))
+    wide = "c" * 400  # the reader hands out parts of 32 MB to its threads
+    body = "".join(f"t{i},{wide},2025-01-31,{i}\n" for i in range(1, 200_001))
     raw = _read(_header_file(tmp_path, (HEADER_LINE + body).encode()))
     rows = raw[HEADERS]
     assert int(rows.filter(rows.total_amount.cast("int64") != rows.row_number).count().execute()) == 0
