@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import ibis
@@ -32,9 +32,10 @@ _SHOWN_LENGTH = 40
 _MOST_CATEGORIES = 50
 
 
-def explore_dataset(engine: Backend, data_dir: Path) -> dict[str, object]:
+def explore_dataset(engine: Backend, data_dir: Path, as_of: date | None = None) -> dict[str, object]:
     """The profile as a dictionary ready for JSON: tables, purchases, categories, months, recency, transactions.
 
+    as_of: transactions on or after it are left out of everything but the raw columns.
     Personal columns only say how many cells are filled. Money is decimal text in currency units. Raises a DataError.
     """
     config = load_dataset_config(data_dir)
@@ -50,10 +51,10 @@ def explore_dataset(engine: Backend, data_dir: Path) -> dict[str, object]:
         for name in TABLES
         if name in raw
     }
-    clean = clean_tables(engine, raw, config, None)
+    clean = clean_tables(engine, raw, config, as_of)
     purchases = build_purchases(clean, config)
     customers = build_customers(clean)
-    as_of = clean.last_day + timedelta(days=1)
+    as_of = as_of or clean.last_day + timedelta(days=1)
     return {
         "currency": config.currency,
         "first_day": str(clean.report.first_day),
@@ -211,11 +212,11 @@ def _rows_table(rows: Iterable[dict[str, object]]) -> list[str]:
     return markdown_table(listed[0], (row.values() for row in listed)) if listed else ["none"]
 
 
-def explore_tables(data_dir: Path, out_dir: Path | None = None) -> str:
+def explore_tables(data_dir: Path, out_dir: Path | None = None, as_of: date | None = None) -> str:
     """Profiles a folder of tables in an engine of its own; returns the page, and writes profile.md and .json if asked."""
     with tempfile.TemporaryDirectory(prefix="explore-") as work_dir:
         engine = open_engine(Path(work_dir))
-        profile = explore_dataset(engine, data_dir)
+        profile = explore_dataset(engine, data_dir, as_of)
         engine.disconnect()
     page = profile_markdown(profile)
     if out_dir is not None:
@@ -231,8 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m ml_pipeline.explore", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--out", type=Path, help="folder for profile.md and profile.json")
+    parser.add_argument("--as-of", type=date.fromisoformat, help="leave out what is on or after this day (YYYY-MM-DD)")
     options = parser.parse_args(arguments)
-    sys.stdout.write(explore_tables(options.data, options.out))
+    sys.stdout.write(explore_tables(options.data, options.out, options.as_of))
 
 
 if __name__ == "__main__":

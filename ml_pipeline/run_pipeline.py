@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = Progress()
     if not options.no_explore:
         with progress.stage("explore", 1) as stage:
-            explore_tables(options.data, options.work)
+            explore_tables(options.data, options.work, options.as_of)
             stage.advance()
     pair, report = prepare_and_train(options, progress)
     sys.stdout.write(render_backtest(report))
