@@ -14,6 +14,7 @@ from pathlib import Path
 from running.ports import LOOPBACK, free_port
 
 CONFIG_NAME = "redis.conf"
+LOG_NAME = "redis.log"
 DATA_NAMES = ("appendonlydir", "appendonly.aof")  # of servers from version 7, and of older ones
 ANSWER_SECONDS = 1.0
 
@@ -28,7 +29,8 @@ appendonly yes
 appendfsync everysec
 save ""
 maxmemory-policy noeviction
-loglevel warning
+loglevel notice
+logfile {log}
 """
 
 
@@ -49,6 +51,11 @@ class EmbeddedRedis:
     def url(self) -> str:
         """For `REDIS_URL`."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
+
+    @property
+    def log(self) -> Path:
+        """What the server says, in a form of its own, kept out of the service's JSON lines."""
+        return self.folder / LOG_NAME
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -90,7 +97,8 @@ def prepare_redis(folder: Path) -> EmbeddedRedis:
     settings = folder / CONFIG_NAME
     settings.touch(mode=0o600)
     settings.chmod(0o600)
-    settings.write_text(CONFIG.format(host=LOOPBACK, port=redis.port, password=redis.password))
+    (folder / LOG_NAME).unlink(missing_ok=True)  # one run's words are enough; others would pile up
+    settings.write_text(CONFIG.format(host=LOOPBACK, port=redis.port, password=redis.password, log=LOG_NAME))
     return redis
 
 

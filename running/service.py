@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from config import BadConfiguration, Settings, _read_environment, load_settings
 from running import api
@@ -23,9 +24,11 @@ from running.supervisor import Part, PartDidNotStart, Supervisor
 from services.logs import configure_logging
 
 PROJECT = Path(__file__).resolve().parent.parent
+WEB_PROCESSES = 2
 WORKER_PROCESSES = 2
 READY_SECONDS = 60.0
 ALL_WELL_SECONDS = 20.0
+LOOK_EVERY_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -182,12 +185,20 @@ def _redis_part(redis: EmbeddedRedis) -> Part:
         log.warning("the queue's files were unreadable", extra={"moved_to": [str(path) for path in moved]})
         return bool(moved)
 
-    return Part("redis", redis.command, redis.folder, is_ready=redis.answers, remedy=set_data_aside, ready_seconds=15.0)
+    return Part(
+        "redis",
+        redis.command,
+        redis.folder,
+        is_ready=redis.answers,
+        remedy=set_data_aside,
+        words=f"in {redis.log}",
+        ready_seconds=15.0,
+    )
 
 
 def _web_part(settings: Settings, host: str, redis_url: str) -> Part:
     bind = f"{host}:{settings.port}"
-    command = (sys.executable, "-m", "gunicorn", "--bind", bind, "app:create_app()")
+    command = (sys.executable, "-m", "gunicorn", "--workers", str(WEB_PROCESSES), "--bind", bind, "app:create_app()")
     live = f"{_url(settings)}/health/live"
     return Part("web", command, PROJECT, _environment(redis_url), is_ready=lambda: api.get(live) is not None)
 
@@ -211,22 +222,24 @@ def _await_all_well(settings: Settings, supervisor: Supervisor, stop: Event) -> 
     Raises CannotRun with what /health says when bundle or snapshot cannot serve.
     """
     url, started = _url(settings), time.monotonic()
-    while not stop.wait(0.2):
+    while not stop.wait(LOOK_EVERY_SECONDS):
         supervisor.tend()
         health, waited = api.get_json(f"{url}/health"), time.monotonic() - started
         if health.get("status") == "ok":
             return
-        if api.get(f"{url}/health/ready") is not None:
-            if waited > ALL_WELL_SECONDS:
-                say(f"The API answers, but not all is well yet; see {url}/health.")
-                return
-        elif waited > READY_SECONDS or health.get("status") == "unavailable":
-            raise CannotRun(f"the API cannot serve; /health says: {_ailing(health)}")
+        if health.get("status") == "degraded" and waited > ALL_WELL_SECONDS:
+            say(f"The API answers, but not all is well yet: {_ailing(health)}")
+            return
+        if health.get("status") == "unavailable" or waited > READY_SECONDS:
+            raise CannotRun(f"the API cannot serve: {_ailing(health)}")
 
 
-def _ailing(health: dict[str, object]) -> str:
-    names = {name: facts for name, facts in health.items() if isinstance(facts, dict) and facts.get("ok") is False}
-    return "; ".join(f"{name}: {facts}" for name, facts in names.items()) or str(health or "nothing")
+def _ailing(health: dict[str, Any]) -> str:
+    """The parts that are away, each with why."""
+    if not health:
+        return "it gives no answer; its log is above."
+    parts = {name: health.get(name, {}) for name in health.get("degraded", [])}
+    return "; ".join(f"{name}: {part.get('message', part)}" for name, part in parts.items())
 
 
 def _welcome(settings: Settings) -> str:

@@ -28,7 +28,7 @@ class Part:
 
     environment: added to the one of this process. is_ready: asked again and again after a start, until it says yes.
     remedy: called when the part ends before it is ready for the first time; True = it is worth one more try.
-    stop_seconds: how long it may take to end after SIGTERM before its whole process group is killed.
+    words: where a person reads what the program said. stop_seconds: how long it may take to end after SIGTERM before its whole process group is killed.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     is_ready: Callable[[], bool] = lambda: True
     remedy: Callable[[], bool] = lambda: False
+    words: str = "above"
     ready_seconds: float = 30.0
     stop_seconds: float = 3.0
 
@@ -135,12 +136,16 @@ class Supervisor:
             assert running.process is not None
             if (code := running.process.poll()) is not None:
                 if not (may_try_again and part.remedy()):
-                    raise PartDidNotStart(f"{part.name} ended at once ({ending(code)}); its own words are above.")
+                    raise PartDidNotStart(
+                        f"{part.name} ended at once ({ending(code)}); its own words are {part.words}."
+                    )
                 may_try_again = False
                 self._note_death(running)
                 self._launch(running)
             if time.monotonic() > deadline:
-                raise PartDidNotStart(f"{part.name} did not answer within {part.ready_seconds:g} s.")
+                raise PartDidNotStart(
+                    f"{part.name} did not answer within {part.ready_seconds:g} s; its own words are {part.words}."
+                )
             if stop.wait(LOOK_EVERY_SECONDS):
                 return
 

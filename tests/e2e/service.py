@@ -103,7 +103,7 @@ class Service:
 
     def status(self, job_id: str) -> dict[str, Any]:
         """Of a job."""
-        return dict(requests.get(f"{self.url}/bulk/status/{job_id}", timeout=10).json())
+        return dict(requests.get(f"{self.url}/bulk/status/{job_id}", timeout=30).json())
 
     def await_job(self, job_id: str, seconds: float = 60.0) -> dict[str, Any]:
         """The last status of a job."""
