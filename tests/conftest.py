@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the pipeline's tests need neither the web nor the services:
     from services.bootstrap import Services
     from services.bulk_service import Caller
 
-CUSTOMERS = tuple(f"C{number:05d}" for number in range(1, 51)) + ("00042", "12345")
+CUSTOMERS = (*(f"C{number:05d}" for number in range(1, 51)), "00042", "12345")
 
 
 @dataclass
