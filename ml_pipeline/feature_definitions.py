@@ -112,6 +112,7 @@ class CustomerTenureDays(Feature):
     unit = "days"
 
     def value(self, row: ir.Table) -> ir.Value:
+        # A customer_since on or after as_of is later than the first transaction, and so has no say.
         return row.as_of_day - ibis.least(row.first_day, row.customer_since_day.fill_null(row.first_day))
 
 

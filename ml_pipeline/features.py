@@ -199,13 +199,10 @@ def _window_totals(features: Sequence[Feature]) -> tuple[WindowTotal, ...]:
 
 
 def _with_customer_since(totals: ir.Table, customers: ir.Table) -> ir.Table:
-    """Adds customer_since_day, days since 1970-01-01; NULL where it is unknown or not before as_of."""
+    """Adds customer_since_day, days since 1970-01-01, NULL where it is unknown."""
     since = customers.group_by("customer_id").aggregate(day=customers.customer_since.min().epoch_days().cast("int32"))
     joined = totals.left_join(since, "customer_id")
-    return joined.select(
-        *[totals[column] for column in totals.columns],
-        customer_since_day=(since.day < totals.as_of_day).ifelse(since.day, ibis.null("int32")),
-    )
+    return joined.select(*[totals[column] for column in totals.columns], customer_since_day=since.day)
 
 
 @dataclass(frozen=True)
