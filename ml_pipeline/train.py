@@ -83,8 +83,8 @@ def profile_of(name: str, threads: int) -> Profile:
     if name == "quick":
         effort = Effort(0.1, max_rounds=300, patience=20, forest_trees=40, forest_rows=8_000, threads=threads)
         return Profile(name, spacing_days=30, most_days=13, n_selection=1, n_report=1, effort=effort)
-    effort = Effort(0.05, max_rounds=800, patience=40, forest_trees=80, forest_rows=15_000, threads=threads)
-    return Profile(name, spacing_days=15, most_days=30, n_selection=3, n_report=2, effort=effort)
+    effort = Effort(0.05, max_rounds=800, patience=40, forest_trees=60, forest_rows=12_000, threads=threads)
+    return Profile(name, spacing_days=15, most_days=24, n_selection=2, n_report=2, effort=effort)
 
 
 @dataclass(frozen=True)
