@@ -235,6 +235,7 @@ def _header(text: str, delimiter: str, is_whole: bool) -> tuple[list[str], int, 
                 return header, blank_lines, True
             if not header and record:
                 header = record
+                _check_width(len(header))
             elif not header:
                 blank_lines += 1
     except csv.Error:
@@ -244,7 +245,6 @@ def _header(text: str, delimiter: str, is_whole: bool) -> tuple[list[str], int, 
         ) from None
     if not header:
         raise EmptyFile(f"The file holds nothing but blanks. {ACCEPTED}")
-    _check_width(len(header))
     return header, blank_lines, not is_whole
 
 
@@ -369,7 +369,7 @@ def _named_csv_errors(shape: UploadShape) -> Iterator[None]:
                 f'contain "{shape.delimiter}" or a line break into quotes, and close every quote.'
             ) from None
         raise UnreadableFile(
-            f"A row is longer than {BLOCK_BYTES >> 20} MB or cannot be read as CSV; most often a quote is not closed. {ACCEPTED}"
+            f"A row is longer than about {BLOCK_BYTES >> 20} MB or cannot be read as CSV; most often a quote is not closed. {ACCEPTED}"
         ) from None
     except UnicodeDecodeError:
         raise UnreadableFile(

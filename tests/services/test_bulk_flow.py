@@ -1,0 +1,376 @@
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import openpyxl
+import pyarrow.parquet as pq
+import pytest
+import xlsxwriter
+
+from ml_pipeline.bundle import read_pointer
+from services.bootstrap import build_services
+from services.bulk_job import BulkJobs
+from services.bulk_service import Caller, ConversionUnderWay
+from services.errors import (
+    ConversionFailed,
+    JobFailed,
+    JobInProgress,
+    JobNotFinished,
+    LeaseLost,
+    ObjectMissing,
+    RequestTooLarge,
+    UnknownJob,
+    UnreadableFile,
+)
+from tests.conftest import CUSTOMERS
+from tests.ml_pipeline.toy_models import write_toy_pair
+
+ADDED = [
+    "predicted_total_spend",
+    "predicted_electronics_spend",
+    "predicted_grocery_spend",
+    "predicted_sports_spend",
+    "predicted_other_spend",
+    "predicted_total_spend_lower",
+    "predicted_total_spend_upper",
+    "purchase_probability_30d",
+    "segment",
+    "currency",
+    "model_version",
+    "status",
+    "error",
+]
+
+
+@pytest.fixture
+def upload(services, tmp_path, local):
+    def send(content: str | bytes, name: str = "customers.csv", caller: Caller = local):
+        path = tmp_path / "received"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return services.bulk.upload(path, name, caller)
+
+    return send
+
+
+def read_csv(services, result) -> list[dict[str, str]]:
+    with services.objects.local(result.key) as path:
+        return list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
+
+
+def workbook(rows: list[list[object]]) -> bytes:
+    buffer = io.BytesIO()
+    book = xlsxwriter.Workbook(buffer, {"in_memory": True, "strings_to_formulas": False})
+    sheet = book.add_worksheet()
+    for number, row in enumerate(rows):
+        sheet.write_row(number, 0, row)
+    book.close()
+    return buffer.getvalue()
+
+
+def test_a_file_comes_back_with_its_rows_in_order_and_the_predictions_beside_them(services, upload, run_queue, local):
+    job = upload(
+        f"note,Customer ID\nfirst,{CUSTOMERS[4]}\nsecond,nobody\nthird,\nfourth,{CUSTOMERS[4]}\nfifth, 12345.0 \n"
+    )
+    assert (job.status, job.rows_total, job.owner) == ("queued", 5, "local")
+    assert job.metadata["id_column"] == "Customer ID"
+    run_queue()
+    job = services.bulk.status(job.job_id, local)
+    assert (job.status, job.rows_processed, job.rows_successful, job.rows_failed) == ("completed", 5, 3, 2)
+    rows = read_csv(services, services.bulk.result(job.job_id, None, local))
+    assert list(rows[0]) == ["note", "Customer ID", *ADDED]
+    assert [row["note"] for row in rows] == ["first", "second", "third", "fourth", "fifth"]
+    assert rows[4]["Customer ID"] == " 12345.0 "
+    assert [row["status"] for row in rows] == ["success", "failed", "failed", "success", "success"]
+    assert rows[0]["predicted_total_spend"] == rows[3]["predicted_total_spend"]
+    alone = services.predictions.predict({"customer_id": CUSTOMERS[4]})
+    assert float(rows[0]["predicted_total_spend"]) == alone["predicted_30d_spend"]["total"]
+    assert float(rows[0]["predicted_total_spend_upper"]) == alone["intervals"]["total"]["upper"]
+
+
+def test_money_counts_distinct_customers_and_progress_counts_rows(services, upload, run_queue, local):
+    job = upload(f"customer_id\n{CUSTOMERS[0]}\n{CUSTOMERS[0]}\n{CUSTOMERS[1]}\nnobody\n")
+    run_queue()
+    statistics = services.bulk.status(job.job_id, local).statistics
+    spend = [
+        services.predictions.predict({"customer_id": one})["predicted_30d_spend"]["total"] for one in CUSTOMERS[:2]
+    ]
+    assert statistics["total_predicted_spend"] == round(sum(spend), 2)
+    assert statistics["average_predicted_spend"] == round(sum(spend) / 2, 2)
+    assert (statistics["min_predicted_spend"], statistics["max_predicted_spend"]) == (min(spend), max(spend))
+    assert (statistics["rows"], statistics["rows_failed"], statistics["distinct_customers"]) == (4, 1, 2)
+    assert statistics["currency"] == "INR"
+
+
+def test_a_file_without_a_known_customer_completes_with_every_row_failed(services, upload, run_queue, local):
+    job = upload("customer_id\nnobody\nnone of ours\n")
+    run_queue()
+    job = services.bulk.status(job.job_id, local)
+    assert (job.status, job.rows_failed) == ("completed", 2)
+    assert job.statistics["average_predicted_spend"] is None
+    assert job.statistics["total_predicted_spend"] == 0
+
+
+def test_a_workbook_comes_back_as_a_workbook_with_its_types(services, upload, run_queue, local):
+    job = upload(workbook([["CustomerID", "n", "status"], ["00042", 1.5, "=2"], [12345, 7, "x"]]), "a.xlsx")
+    run_queue()
+    result = services.bulk.result(job.job_id, None, local)
+    with services.objects.local(result.key) as path:
+        rows = list(openpyxl.load_workbook(path).active.iter_rows(values_only=True))
+    assert rows[0][:3] == ("CustomerID", "n", "uploaded_status")
+    assert rows[1][:3] == ("00042", 1.5, "'=2")
+    assert rows[2][:3] == (12345, 7, "x")
+    assert [dict(zip(rows[0], row, strict=True))["status"] for row in rows[1:]] == ["success", "success"]
+
+
+def test_another_format_is_made_when_it_is_asked_for_and_holds_the_same(services, upload, run_queue, local):
+    job = upload(f"customer_id,n\n{CUSTOMERS[0]},=1\nnobody,2\n")
+    run_queue()
+    rows = read_csv(services, services.bulk.result(job.job_id, "csv", local))
+    for wanted in ("xlsx", "parquet"):
+        assert isinstance(services.bulk.result(job.job_id, wanted, local), ConversionUnderWay)
+        assert isinstance(services.bulk.result(job.job_id, wanted, local), ConversionUnderWay)
+        run_queue()
+        result = services.bulk.result(job.job_id, wanted, local)
+        assert result.filename == f"customers_predictions.{wanted}"
+        with services.objects.local(result.key) as path:
+            if wanted == "xlsx":
+                header, *body = openpyxl.load_workbook(path).active.iter_rows(values_only=True)
+                converted = [dict(zip(header, row, strict=True)) for row in body]
+            else:
+                converted = pq.read_table(path).to_pylist()
+        assert list(converted[0]) == list(rows[0])
+        assert converted[0]["predicted_total_spend"] == float(rows[0]["predicted_total_spend"])
+        assert [row["error"] for row in converted] == [row["error"] or None for row in rows]
+    assert len(services.bulk.jobs(local, None, 10)) == 1
+
+
+def test_a_result_is_asked_for_too_early_or_not_there(services, upload, local):
+    job = upload("customer_id\nC1\n")
+    with pytest.raises(JobNotFinished, match="queued"):
+        services.bulk.result(job.job_id, None, local)
+    with pytest.raises(UnknownJob):
+        services.bulk.result("nothing", None, local)
+
+
+def test_jobs_of_others_are_not_seen(services, upload, run_queue, local):
+    job = upload("customer_id\nC1\n")
+    run_queue()
+    stranger = Caller("anonymous", "r")
+    for act in (
+        lambda: services.bulk.status(job.job_id, stranger),
+        lambda: services.bulk.result(job.job_id, None, stranger),
+        lambda: services.bulk.delete(job.job_id, stranger),
+    ):
+        with pytest.raises(UnknownJob):
+            act()
+    assert services.bulk.jobs(stranger, None, 10) == []
+
+
+def test_a_deleted_job_leaves_no_file(services, upload, run_queue, local, settings):
+    job = upload("customer_id\nC1\n")
+    run_queue()
+    assert (settings.var_dir / "objects" / job.job_id).is_dir()
+    services.bulk.delete(job.job_id, local)
+    assert not (settings.var_dir / "objects" / job.job_id).exists()
+    with pytest.raises(UnknownJob):
+        services.bulk.status(job.job_id, local)
+
+
+def test_a_job_that_is_processed_is_not_deleted(services, upload, local):
+    job = upload("customer_id\nC1\n")
+    services.store.claim(job.job_id, "worker-1")
+    with pytest.raises(JobInProgress):
+        services.bulk.delete(job.job_id, local)
+
+
+def test_a_file_that_is_refused_leaves_no_job_and_no_file(services, upload, local, settings):
+    with pytest.raises(UnreadableFile):
+        upload(bytes(range(256)) * 10)
+    assert services.bulk.jobs(local, None, 10) == []
+    assert list((settings.var_dir / "objects").glob("*")) == []
+
+
+def test_a_file_over_the_limit_is_refused(settings, queue, tmp_path, local):
+    small = build_services(replace(settings, max_upload_mb=1), queue)
+    path = tmp_path / "received"
+    path.write_bytes(b"customer_id\n" + b"C1\n" * 400_000)
+    with pytest.raises(RequestTooLarge, match="at most 1 MB"):
+        small.bulk.upload(path, "a.csv", local)
+
+
+def test_with_the_queue_away_the_job_is_recorded_and_runs_when_it_is_back(
+    services, upload, queue, run_queue, local, monkeypatch
+):
+    queue.away = True
+    job = upload("customer_id\nC1\n")
+    assert (job.status, job.enqueued_at) == ("queued", None)
+    monkeypatch.setattr("services.job_store.OWN_SENDING_SECONDS", -1.0)
+    services.watchdog.sweep()
+    assert queue.sent == []
+    queue.away = False
+    services.watchdog.sweep()
+    assert queue.sent == [("bulk", job.job_id)]
+    run_queue()
+    assert services.bulk.status(job.job_id, local).status == "completed"
+
+
+def test_a_job_delivered_twice_runs_once(services, upload, queue, local):
+    job = upload("customer_id\nC1\n")
+    services.runner.run(job.job_id)
+    first = services.bulk.status(job.job_id, local)
+    services.runner.run(job.job_id)
+    assert services.bulk.status(job.job_id, local) == first
+    assert first.attempts == 1
+
+
+def test_of_two_runs_of_a_job_only_the_holder_of_the_lease_is_counted(services, upload, local, monkeypatch):
+    """A worker that was thought dead ends after the one that took over: its result is not the one that is downloaded."""
+    job = upload(f"customer_id\n{CUSTOMERS[0]}\n{CUSTOMERS[1]}\n")
+    old_job, old_lease = services.store.claim(job.job_id, "worker-0")
+    services.store.release_worker("worker-0")
+    services.runner.run(job.job_id)
+    taken_over = services.bulk.status(job.job_id, local)
+    work = BulkJobs(services.store, services.objects, services.predictions._registry)
+    with pytest.raises(LeaseLost):
+        work.predict(old_job, old_lease)
+    assert services.bulk.status(job.job_id, local) == taken_over
+    assert taken_over.result_key.endswith("result-2.csv")
+    assert len(read_csv(services, services.bulk.result(job.job_id, None, local))) == 2
+
+
+def test_a_lease_that_is_lost_in_the_middle_stops_the_work_before_the_next_slice(services, upload, settings, queue):
+    job = upload("customer_id\n" + "C1\n" * 10)
+    slow = build_services(settings, queue, store=services.store, rows_per_slice=2)
+    work = BulkJobs(services.store, services.objects, slow.predictions._registry, rows_per_slice=2)
+    claimed, lease = services.store.claim(job.job_id, "worker-0")
+    services.store.release_worker("worker-0")
+    services.store.claim(job.job_id, "worker-1")
+    with pytest.raises(LeaseLost):
+        work.predict(claimed, lease)
+    assert not (settings.var_dir / "objects" / job.job_id / "result-1.csv").exists()
+
+
+def test_a_job_keeps_the_pair_that_it_began_with(tmp_path, settings, queue, local):
+    models = tmp_path / "models"
+    models.mkdir()
+    old = write_toy_pair(models, CUSTOMERS, seed=1)
+    built = build_services(replace(settings, models_dir=models), queue, worker_id="w1")
+    path = tmp_path / "received"
+    path.write_text(f"customer_id\n{CUSTOMERS[0]}\n")
+    job = built.bulk.upload(path, "a.csv", local)
+    _claimed, lease = built.store.claim(job.job_id, "w0")
+    built.store.pin(lease, old.bundle_id, old.snapshot_id)
+    built.store.release_worker("w0")
+    write_toy_pair(models, CUSTOMERS[:5], seed=2)
+    built.runner.run(job.job_id)
+    done = built.bulk.status(job.job_id, local)
+    assert (done.bundle_id, done.snapshot_id) == (old.bundle_id, old.snapshot_id)
+    assert done.statistics["model_version"] == old.bundle_id
+
+
+def test_without_a_model_the_job_fails_with_the_reason(settings, queue, tmp_path, local):
+    built = build_services(replace(settings, models_dir=tmp_path / "none"), queue, worker_id="w1")
+    path = tmp_path / "received"
+    path.write_text("customer_id\nC1\n")
+    job = built.bulk.upload(path, "a.csv", local)
+    built.runner.run(job.job_id)
+    job = built.bulk.status(job.job_id, local)
+    assert (job.status, job.error_name) == ("failed", "NoServingModel")
+    with pytest.raises(JobFailed, match="NoServingModel"):
+        built.bulk.result(job.job_id, None, local)
+
+
+def test_an_upload_that_vanished_fails_the_job_by_name(services, upload, settings, local):
+    job = upload("customer_id\nC1\n")
+    (settings.var_dir / "objects" / job.parameters["upload_key"]).unlink()
+    services.runner.run(job.job_id)
+    assert services.bulk.status(job.job_id, local).error_name == ObjectMissing.__name__
+
+
+def test_an_internal_error_is_tried_again_and_then_fails_without_its_raw_text(
+    services, upload, settings, local, monkeypatch
+):
+    job = upload("customer_id\nC1\n")
+
+    def crash(*_facts: object) -> None:
+        raise RuntimeError("the secret of the house")
+
+    monkeypatch.setattr("services.bulk_job.answer_rows", crash)
+    for attempt in range(1, settings.max_attempts + 1):
+        services.runner.run(job.job_id)
+        job = services.bulk.status(job.job_id, local)
+        assert job.attempts == attempt
+    assert (job.status, job.error_name) == ("failed", "JobCrashed")
+    assert "secret" not in job.error_message
+
+
+def test_a_conversion_that_fails_is_said_once_and_then_tried_again(services, upload, run_queue, local, monkeypatch):
+    job = upload("customer_id\n" + "x" * 40_000 + "\n")
+    run_queue()
+    services.bulk.result(job.job_id, "xlsx", local)
+    run_queue()
+    with pytest.raises(ConversionFailed, match="40,000 characters"):
+        services.bulk.result(job.job_id, "xlsx", local)
+    assert isinstance(services.bulk.result(job.job_id, "xlsx", local), ConversionUnderWay)
+
+
+def test_a_large_file_is_counted_by_the_job(services, upload, run_queue, local, monkeypatch):
+    monkeypatch.setattr("services.bulk_service.FULL_PARSE_BYTES", 10)
+    job = upload("customer_id,n\nC00001,1\nC00001,2\n")
+    assert job.rows_total is None
+    pending = {name for name, value in job.metadata.items() if value is None}
+    assert pending == {"total_rows", "total_customers", "has_duplicates", "sheet"}
+    assert job.metadata["metadata_status"] == "pending"
+    run_queue()
+    job = services.bulk.status(job.job_id, local)
+    assert (job.status, job.rows_total, job.rows_processed) == ("completed", 2, 2)
+    assert job.metadata["metadata_status"] == "complete"
+    assert (job.metadata["total_customers"], job.metadata["has_duplicates"]) == (1, True)
+
+
+def test_a_large_workbook_is_opened_by_the_job(services, upload, run_queue, local, monkeypatch):
+    monkeypatch.setattr("services.bulk_service.FULL_PARSE_BYTES", 10)
+    job = upload(workbook([["n", "customer_id"], [1, "C00001"]]), "a.xlsx")
+    assert job.metadata["columns"] is None
+    run_queue()
+    job = services.bulk.status(job.job_id, local)
+    assert (job.status, job.metadata["id_column"], job.rows_successful) == ("completed", "customer_id", 1)
+    assert isinstance(services.bulk.result(job.job_id, "csv", local), ConversionUnderWay)
+    run_queue()
+    assert read_csv(services, services.bulk.result(job.job_id, "csv", local))[0]["status"] == "success"
+
+
+def test_a_large_file_that_is_broken_further_down_fails_the_job_by_name(
+    services, upload, run_queue, local, monkeypatch
+):
+    monkeypatch.setattr("services.bulk_service.FULL_PARSE_BYTES", 10)
+    job = upload("customer_id,n\nC00001,1\nC00001,2,3\n")
+    run_queue()
+    job = services.bulk.status(job.job_id, local)
+    assert (job.status, job.error_name) == ("failed", "UnevenRow")
+
+
+def test_the_template_has_customers_that_exist_and_comes_back_whole(services, upload, run_queue, local):
+    for template_format in ("csv", "xlsx"):
+        job = upload(services.bulk.template(template_format), f"template.{template_format}")
+        assert job.metadata["columns"] == ["customer_id", "customer_name", "notes"]
+        run_queue()
+        job = services.bulk.status(job.job_id, local)
+        assert (job.status, job.rows_successful) == ("completed", 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("C:\\Users\\me\\customers.csv", "customers.csv"), ("../../etc/x.csv", "x.csv"), ("a\r\nb\0.csv", "ab.csv")],
+)
+def test_of_a_file_name_only_the_plain_last_part_is_kept(upload, given, kept):
+    assert upload("customer_id\nC1\n", given).metadata["filename"] == kept
+
+
+def test_the_models_folder_is_not_touched(services, upload, run_queue, toy_models: Path):
+    before = sorted(toy_models.rglob("*"))
+    upload("customer_id\nC1\n")
+    run_queue()
+    assert sorted(toy_models.rglob("*")) == before
+    assert read_pointer(toy_models)

@@ -1,0 +1,219 @@
+import datetime as dt
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+import xlsxwriter
+
+from services.errors import (
+    EmptyFile,
+    NoDataRows,
+    TooManyColumns,
+    UnevenRow,
+    UnreadableFile,
+    UnsupportedFileType,
+)
+from services.uploads import UploadShape, cell_text, count_rows, describe_upload, read_rows
+
+
+@pytest.fixture
+def upload(tmp_path):
+    def make(content: bytes | str, name: str = "customers.csv") -> tuple[Path, str]:
+        path = tmp_path / "received"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path, name
+
+    return make
+
+
+def workbook(*rows: list[object], sheets: int = 1, first_row: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    book = xlsxwriter.Workbook(buffer, {"in_memory": True, "default_date_format": "yyyy-mm-dd hh:mm:ss"})
+    sheet = book.add_worksheet("Kunden")
+    for number, row in enumerate(rows):
+        for column, cell in enumerate(row):
+            if cell is not None:
+                sheet.write(first_row + number, column, cell)
+    for number in range(1, sheets):
+        book.add_worksheet(f"other {number}")
+    book.close()
+    return buffer.getvalue()
+
+
+def rows_of(path: Path, shape: UploadShape, rows_per_slice: int = 1000) -> list[tuple[object, ...]]:
+    return [tuple(row) for rows in read_rows(path, shape, rows_per_slice) for row in rows.typed_rows()]
+
+
+def texts_of(path: Path, shape: UploadShape) -> list[tuple[str, ...]]:
+    return [
+        tuple(row)
+        for rows in read_rows(path, shape, 1000)
+        for row in zip(*(column.to_pylist() for column in rows.text_columns()), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter", "encoding"),
+    [
+        ("customer_id,note\nC1,é\n", ",", "utf-8"),
+        ("customer_id;note\nC1;é\n", ";", "utf-8"),
+        ("customer_id\tnote\nC1\té\n", "\t", "utf-8"),
+        ("\ufeffcustomer_id,note\nC1,é\n", ",", "utf-8-sig"),
+        ("customer_id,note\r\nC1,é\r\n", ",", "utf-8"),
+        ("customer_id,note\rC1,é\r", ",", "utf-8"),
+        ("customer_id,note\nC1,é", ",", "utf-8"),
+        ("customer_id,note\nC1,é\n".encode("cp1252"), ",", "cp1252"),
+        ("customer_id,note\nC1,é\n".encode("utf-16"), ",", "utf-16"),
+        ("\n\ncustomer_id,note\n\nC1,é\n\n", ",", "utf-8"),
+        ('"customer_id","note"\n"C1","é"\n', ",", "utf-8"),
+    ],
+)
+def test_a_csv_is_read_however_it_is_delimited_and_encoded(upload, content, delimiter, encoding):
+    path, name = upload(content)
+    shape = describe_upload(path, name)
+    assert (shape.delimiter, shape.encoding, shape.header) == (delimiter, encoding, ("customer_id", "note"))
+    assert rows_of(path, shape) == [("C1", "é")]
+
+
+def test_a_delimiter_inside_quotes_does_not_decide(upload):
+    path, name = upload('"name; first, last, born";customer_id\nx;C1\n')
+    shape = describe_upload(path, name)
+    assert (shape.delimiter, shape.id_column, shape.id_column_by_name) == (";", 1, True)
+
+
+def test_cells_come_as_they_were_written(upload):
+    path, name = upload('customer_id,a,b\n 00042 ,"x ""y"", z","two\nlines"\n12345.0,NA,null\n1e5,,-\n')
+    shape = describe_upload(path, name)
+    assert rows_of(path, shape) == [(" 00042 ", 'x "y", z', "two\nlines"), ("12345.0", "NA", "null"), ("1e5", "", "-")]
+
+
+def test_columns_of_the_same_name_and_without_a_name_are_kept(upload):
+    path, name = upload("note,note,,customer_id\n1,2,3,C1\n")
+    shape = describe_upload(path, name)
+    assert shape.header == ("note", "note", "", "customer_id")
+    assert rows_of(path, shape) == [("1", "2", "3", "C1")]
+
+
+def test_a_blank_line_is_no_row_but_an_empty_cell_is_one(upload):
+    path, name = upload('customer_id\nC1\n\n""\nC2\n\n')
+    assert rows_of(path, describe_upload(path, name)) == [("C1",), ("",), ("C2",)]
+
+
+def test_slices_follow_each_other_and_none_is_larger_than_asked_for(upload):
+    path, name = upload("customer_id\n" + "".join(f"C{number}\n" for number in range(25)))
+    slices = [len(rows) for rows in read_rows(path, describe_upload(path, name), 10)]
+    assert slices == [10, 10, 5]
+
+
+def test_rows_are_counted_with_their_customers(upload):
+    path, name = upload("customer_id\nC1\nC2\n C1\n''\n12345.0\n12345\nNULL\n")
+    counts = count_rows(path, describe_upload(path, name), rows_per_slice=2)
+    assert (counts.rows, counts.customers, counts.has_duplicates) == (7, 4, True)
+
+
+def test_empty_ids_are_no_duplicates(upload):
+    path, name = upload("customer_id,n\nC1,1\n,2\n,3\n")
+    counts = count_rows(path, describe_upload(path, name))
+    assert (counts.rows, counts.customers, counts.has_duplicates) == (3, 1, False)
+
+
+def test_a_shape_survives_the_job_table(upload):
+    path, name = upload("note;Customer ID\nx;C1\n")
+    shape = describe_upload(path, name)
+    assert UploadShape.from_parameters({**shape.as_parameters(), "header": list(shape.header)}) == shape
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "error", "said"),
+    [
+        (b"", "a.csv", EmptyFile, "0 bytes"),
+        (b"", "a.xlsx", EmptyFile, "0 bytes"),
+        (b"\n \n\n", "a.csv", (EmptyFile, NoDataRows), ""),
+        (b"customer_id,note\n", "a.csv", NoDataRows, "customer_id, note"),
+        (b"customer_id,note", "a.csv", NoDataRows, "customer_id, note"),
+        (b"customer_id,note\n\n\n", "a.csv", NoDataRows, "no row below"),
+        (os.urandom(5000), "a.csv", UnreadableFile, "binary"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "a.csv", UnreadableFile, "binary"),
+        (b"%PDF-1.4\n" + bytes(range(256)) * 4, "a.csv", UnreadableFile, "binary"),
+        (b"customer_id,n\nC1,\x81\x8d\xff\n", "a.csv", UnreadableFile, "UTF-8"),
+        (workbook(["customer_id"], ["C1"]), "a.csv", UnreadableFile, "Name it .xlsx"),
+        (b"customer_id\nC1\n", "a.xlsx", UnreadableFile, "not an Excel workbook"),
+        (workbook(["customer_id"], ["C1"])[:-200], "a.xlsx", UnreadableFile, "damaged"),
+        (workbook(), "a.xlsx", EmptyFile, "Kunden"),
+        (workbook(["customer_id", "n"]), "a.xlsx", NoDataRows, "customer_id, n"),
+        (b"customer_id\nC1\n", "a.txt", UnsupportedFileType, ".txt"),
+        (b"customer_id\nC1\n", "a.pdf", UnsupportedFileType, ".csv"),
+        (b"customer_id\nC1\n", "customers", UnsupportedFileType, "no ending"),
+        (b"x", "a.xls", UnsupportedFileType, ".xlsx"),
+        (b'customer_id,n\n"C1,1\nC2,2\n', "a.csv", UnevenRow, "Row 2"),
+        (b"customer_id,n\nC1,1\nC2,2,3\n", "a.csv", UnevenRow, "Row 3 (the header is row 1) has 3 cells"),
+        (b"customer_id,n\nC1,1\nC2\n", "a.csv", UnevenRow, "has 1 cells, the header has 2"),
+        (b"a" * 2_000_000 + b"\nC1\n", "a.csv", UnreadableFile, "header is longer"),
+        (",".join(f"c{n}" for n in range(20_000)).encode() + b"\n1\n", "a.csv", TooManyColumns, "16,384"),
+        (b"customer_id\nC1\n" + b"x" * 20_000_000 + b"\nC2\n", "a.csv", UnreadableFile, "longer than about 8 MB"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_its_reason(upload, content, name, error, said):
+    path, name = upload(content, name)
+    with pytest.raises(error) as caught:
+        count_rows(path, describe_upload(path, name))
+    assert said in str(caught.value)
+
+
+def test_no_message_repeats_what_stands_in_a_row(upload):
+    path, name = upload("customer_id,mail\nC1,a@example.com,secret\n")
+    with pytest.raises(UnevenRow) as caught:
+        count_rows(path, describe_upload(path, name))
+    assert "secret" not in str(caught.value)
+    assert "example.com" not in str(caught.value)
+
+
+def test_a_worksheet_keeps_its_types_and_ids_lose_only_the_fraction(upload):
+    moment = dt.datetime(2025, 1, 31, 15, 30)
+    path, name = upload(
+        workbook(
+            ["Customer ID", "n", "day", "yes"], ["00042", 1.5, moment, True], [12345, -7, dt.date(2025, 1, 31), False]
+        ),
+        "a.xlsx",
+    )
+    shape = describe_upload(path, name)
+    assert (shape.header, shape.sheet, shape.id_column_by_name) == (("Customer ID", "n", "day", "yes"), "Kunden", True)
+    assert rows_of(path, shape) == [("00042", 1.5, moment, True), (12345, -7, dt.date(2025, 1, 31), False)]
+    assert texts_of(path, shape) == [
+        ("00042", "1.5", "2025-01-31 15:30:00", "TRUE"),
+        ("12345", "-7", "2025-01-31", "FALSE"),
+    ]
+
+
+def test_blank_rows_around_a_table_are_not_part_of_it_but_one_inside_is_a_row(upload):
+    path, name = upload(workbook(["customer_id"], ["C1"], [None], ["C2"], [" "], first_row=2), "a.xlsx")
+    shape = describe_upload(path, name)
+    assert texts_of(path, shape)[:3] == [("C1",), ("",), ("C2",)]
+    path, name = upload(workbook(["customer_id", "n"], ["C1", 1], ["C2", 2], ["", ""]), "a.xlsx")
+    assert len(rows_of(path, describe_upload(path, name))) == 2
+
+
+def test_the_first_sheet_is_taken_and_named(upload):
+    path, name = upload(workbook(["customer_id"], ["C1"], sheets=3), "A.XLSX")
+    assert describe_upload(path, name).sheet == "Kunden"
+
+
+def test_a_large_workbook_stays_closed_at_the_upload_but_must_be_one(upload):
+    path, name = upload(workbook(["customer_id"], ["C1"]), "a.xlsx")
+    assert describe_upload(path, name, open_workbooks=False).header == ()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("readme.txt", "no workbook")
+    path, name = upload(buffer.getvalue(), "a.xlsx")
+    with pytest.raises(UnreadableFile):
+        describe_upload(path, name, open_workbooks=False)
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [(12345.0, "12345"), (1.5, "1.5"), (1e22, "10000000000000000000000"), (True, "TRUE"), (None, ""), (" x ", " x ")],
+)
+def test_a_cell_is_written_as_a_person_reads_it(cell, text):
+    assert cell_text(cell) == text
