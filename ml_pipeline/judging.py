@@ -64,21 +64,24 @@ class Judge:
     def set_repeats_aside(self, judged: ir.Table, keys: tuple[str, ...], rule: str) -> ir.Table:
         """Of the rows without a rule that share a key, all but the first get this rule; empty keys are none.
 
-        `judged` is a kept table of the engine; where a row is set aside, another takes its place.
+        The rows stay where they are; only the numbers of the repeated ones are kept beside them.
         """
         open_rows = judged.filter(judged.rule.isnull(), *(judged[key] != "" for key in keys))
         firsts = open_rows.group_by(**{f"repeated_{key}": open_rows[key] for key in keys}).agg(
             repeats=open_rows.count(), first_row=open_rows.row_number.min()
         )
-        firsts = materialise(self.engine, firsts.filter(firsts.repeats > 1).drop("repeats"), "repeats")
+        firsts = materialise(self.engine, firsts.filter(firsts.repeats > 1).drop("repeats"), "firsts")
         if not firsts.count().execute():
+            drop_tables(self.engine, firsts)
             return judged
-        joined = judged.left_join(firsts, [judged[key] == firsts[f"repeated_{key}"] for key in keys])
-        repeated = joined.first_row.notnull() & (joined.row_number > joined.first_row)
-        ruled = joined.mutate(rule=first_rule((joined.rule, joined.rule.notnull()), (rule, repeated)))
-        ruled = materialise(self.engine, ruled.drop("first_row", *(f"repeated_{key}" for key in keys)), "judged")
-        drop_tables(self.engine, judged, firsts)
-        return ruled
+        same = open_rows.inner_join(firsts, [open_rows[key] == firsts[f"repeated_{key}"] for key in keys])
+        later = same.filter(same.row_number > same.first_row).select(repeated_row="row_number")
+        later = materialise(self.engine, later, "repeats")
+        drop_tables(self.engine, firsts)
+        joined = judged.left_join(later, judged.row_number == later.repeated_row)
+        repeated = (rule, joined.repeated_row.notnull())
+        ruled = joined.mutate(rule=first_rule((joined.rule, joined.rule.notnull()), repeated))
+        return ruled.drop("repeated_row")
 
     def settle(self, judged: ir.Table, table: str, money: str | None) -> ir.Table:
         """Counts the rules of a table into the report, fills its quarantine, returns the kept rows without `rule`.

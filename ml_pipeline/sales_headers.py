@@ -65,8 +65,6 @@ def judge_headers(judge: Judge) -> tuple[ir.Table, date]:
     last_day = _last_day(judge, judged)
     future = ("future_date", judged.transaction_date_day > last_day)
     ruled = judged.mutate(rule=first_rule((judged.rule, judged.rule.notnull()), future))
-    ruled = materialise(judge.engine, ruled, HEADERS.name)
-    drop_tables(judge.engine, judged)
     return judge.set_repeats_aside(ruled, ("transaction_id",), "duplicate_transaction_id"), last_day
 
 

@@ -1,5 +1,8 @@
 """Small shops as folders of CSV files, written by hand so that every expected number can be counted on fingers."""
 
+import atexit
+import functools
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -93,6 +96,14 @@ def prepare_shop(folder: Path, out: Path, **options: object) -> Prepared:
     threads = options.pop("threads", 2)
     engine = open_engine(threads=threads)  # type: ignore[arg-type]
     return prepare_dataset(engine, folder, out, progress=Progress(bars=False), **options)  # type: ignore[arg-type]
+
+
+@functools.cache
+def dirty_shop() -> Prepared:
+    """The dirty shop, prepared once for all tests that only look at it; its folder goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="dirty-shop-")
+    atexit.register(folder.cleanup)
+    return prepare_shop(write_shop(Path(folder.name) / "data", DIRTY), Path(folder.name) / "out")
 
 
 def purchase_rows(out: Path) -> list[dict[str, object]]:

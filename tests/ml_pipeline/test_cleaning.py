@@ -22,7 +22,7 @@ from ml_pipeline.sample_data import write_sample_tables
 from ml_pipeline.sample_model import SampleParameters
 from ml_pipeline.schema import TABLES, DatasetConfig
 from ml_pipeline.tables import read_tables
-from tests.ml_pipeline.small_shop import DIRTY, prepare_shop, purchase_rows, write_shop
+from tests.ml_pipeline.small_shop import DIRTY, dirty_shop, prepare_shop, purchase_rows, write_shop
 
 HEADERS, LINES = "store_sales_header", "store_sales_line_items"
 
@@ -78,10 +78,9 @@ DIRTY_FLAGS = {
 
 
 @pytest.fixture(scope="module")
-def dirty(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def dirty() -> Prepared:
     """The hand-written shop with every flaw once."""
-    folder = tmp_path_factory.mktemp("dirty")
-    return prepare_shop(write_shop(folder / "data", DIRTY), folder / "out")
+    return dirty_shop()
 
 
 def _rules(report: dict[str, Any], table: str) -> dict[str, Any]:
@@ -285,6 +284,22 @@ def test_a_shop_of_headers_only_counts_their_totals(tmp_path: Path) -> None:
     flags: Any = prepared.report["flags"]
     assert {name: flag["rows"] for name, flag in flags.items()} == {"return_header": 1, "outlier_header": 1}
     assert prepared.report["purchases"] == {"rows": 152, "customers": 3, "spend": "6500.00", "returned": "20.00"}
+
+
+def test_a_table_of_lines_without_rows_leaves_every_header_to_its_total(tmp_path: Path) -> None:
+    tables = {
+        HEADERS: "transaction_id,customer_id,transaction_date,total_amount\nt1,c,2025-01-01,7\nt2,c,2025-01-02,soon\n",
+        LINES: "line_item_id,transaction_id,product_id,quantity,line_item_amount\n",
+        "products": "product_id,product_category\n",
+    }
+    prepared = prepare_shop(write_shop(tmp_path / "data", tables), tmp_path / "out")
+    flags: Any = prepared.report["flags"]
+    assert {name: flag["rows"] for name, flag in flags.items()} == {
+        "header_without_lines": 1,
+        "header_without_amount": 1,
+        "unreadable_total": 1,
+    }
+    assert [row["spend_units"] for row in purchase_rows(tmp_path / "out")] == [70_000]
 
 
 def test_timestamps_with_offsets_are_reported_and_move_to_the_shops_clocks(tmp_path: Path) -> None:

@@ -13,16 +13,15 @@ import pytest
 from ml_pipeline.command import run_command
 from ml_pipeline.prepare import Prepared, main
 from ml_pipeline.sample_data import write_sample_tables
-from tests.ml_pipeline.small_shop import DIRTY, prepare_shop, purchase_rows, write_shop
+from tests.ml_pipeline.small_shop import DIRTY, dirty_shop, prepare_shop, purchase_rows, write_shop
 
 SECRETS = ("asha", "bela", "nobody", "555-01", "@example", "Dev")
 
 
 @pytest.fixture(scope="module")
-def dirty(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def dirty() -> Prepared:
     """The hand-written shop, prepared."""
-    folder = tmp_path_factory.mktemp("dirty")
-    return prepare_shop(write_shop(folder / "data", DIRTY), folder / "out")
+    return dirty_shop()
 
 
 def test_every_rule_leaves_a_file_with_its_rows(dirty: Prepared) -> None:
@@ -74,11 +73,11 @@ def test_the_written_report_is_the_returned_one_and_the_page_names_every_rule(di
 
 
 def test_files_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    prepare_shop(write_shop(tmp_path / "data", DIRTY), out)
-    clean = {
-        "store_sales_header": "transaction_id,customer_id,transaction_date,total_amount\nt1,c,2025-01-01,1\n",
-    }
+    out, names = tmp_path / "out", "transaction_id,customer_id,transaction_date,total_amount\n"
+    flawed = {"store_sales_header": names + "t1,c,2025-01-01,1\nt2,,2025-01-01,1\n"}
+    prepare_shop(write_shop(tmp_path / "flawed", flawed, "[targets]\n"), out)
+    assert [path.name for path in (out / "quarantine").iterdir()] == ["store_sales_header.empty_customer_id.csv"]
+    clean = {"store_sales_header": names + "t1,c,2025-01-01,1\n"}
     prepare_shop(write_shop(tmp_path / "clean", clean, "[targets]\n"), out)
     assert list((out / "quarantine").iterdir()) == []
     assert len(purchase_rows(out)) == 1

@@ -9,17 +9,16 @@ import pytest
 
 from ml_pipeline.prepare import Prepared
 from ml_pipeline.purchases import PURCHASE_COLUMNS
-from tests.ml_pipeline.small_shop import DIRTY, prepare_shop, purchase_rows, write_shop
+from tests.ml_pipeline.small_shop import DIRTY, dirty_shop, prepare_shop, purchase_rows, write_shop
 
 UNIT = 10_000
 PIECE = 1_000
 
 
 @pytest.fixture(scope="module")
-def gross(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def gross() -> Prepared:
     """The dirty shop, prepared in gross mode."""
-    folder = tmp_path_factory.mktemp("gross")
-    return prepare_shop(write_shop(folder / "data", DIRTY), folder / "out")
+    return dirty_shop()
 
 
 def _row(
@@ -96,16 +95,10 @@ def test_targets_and_totals_are_in_the_report(gross: Prepared) -> None:
     assert gross.report["purchases"] == {"rows": 11, "customers": 4, "spend": "273.00", "returned": "105.00"}
 
 
-def test_without_a_promotion_column_nobody_knows_of_promotions(tmp_path: Path) -> None:
+def test_without_products_and_promotions_lines_count_as_other_and_nobody_knows_of_promotions(tmp_path: Path) -> None:
     lines = DIRTY["store_sales_line_items"].replace("promotion_id", "leaflet")
-    folder = write_shop(tmp_path / "data", DIRTY | {"store_sales_line_items": lines})
-    prepare_shop(folder, tmp_path / "out")
-    assert {row["has_promotion"] for row in purchase_rows(tmp_path / "out")} == {None}
-
-
-def test_without_targets_lines_count_as_other(tmp_path: Path) -> None:
-    tables = {name: text for name, text in DIRTY.items() if name != "products"}
+    tables = {name: text for name, text in DIRTY.items() if name != "products"} | {"store_sales_line_items": lines}
     prepare_shop(write_shop(tmp_path / "data", tables, "[targets]\n"), tmp_path / "out")
     rows = purchase_rows(tmp_path / "out")
-    assert {(row["category"], row["target"]) for row in rows} == {("unknown", "other")}
+    assert {(row["category"], row["target"], row["has_promotion"]) for row in rows} == {("unknown", "other", None)}
     assert sum(row["spend_units"] for row in rows) == 263 * UNIT  # type: ignore[misc] # a price is missing for one line
