@@ -115,7 +115,8 @@ class PredictRequest(Message):
     model_config = ConfigDict(
         extra="allow",
         protected_namespaces=(),
-        json_schema_extra={"required": ["customer_id"], "examples": [{"customer_id": "12345"}]},
+        json_schema_extra={"required": ["customer_id"]},
+        openapi_extra={"example": {"customer_id": "12345"}},  # type: ignore[typeddict-unknown-key]
     )
     customer_id: CustomerId = None
 
@@ -139,9 +140,9 @@ class BatchRequest(RootModel[list[Any]]):
                     {"type": "number"},
                     {"type": "object", "properties": {"customer_id": {}}, "required": ["customer_id"]},
                 ]
-            },
-            "examples": [["12345", {"customer_id": "67890"}]],
-        }
+            }
+        },
+        openapi_extra={"example": ["12345", {"customer_id": "67890"}]},  # type: ignore[typeddict-unknown-key]
     )
 
 

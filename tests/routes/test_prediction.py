@@ -1,0 +1,141 @@
+import json
+
+import pytest
+
+from app import FORM_OVERHEAD_BYTES
+from routes.context import JSON_LIMIT
+from tests.conftest import CUSTOMERS
+
+
+def test_a_known_customer_is_answered_in_the_documented_shape(client):
+    answer = client.post("/predict", json={"customer_id": CUSTOMERS[0]})
+    assert answer.status_code == 200
+    assert list(answer.json["predicted_30d_spend"]) == ["total", "electronics", "grocery", "sports", "other"]
+    assert answer.json["horizon_days"] == 30
+    assert "raw" not in answer.json
+    assert "ignored_inputs" not in answer.json
+
+
+def test_a_number_is_an_id_too(client):
+    assert client.post("/predict", json={"customer_id": 12345}).json["customer_id"] == "12345"
+    assert client.post("/predict", data='{"customer_id": 12345.0}', content_type="application/json").status_code == 200
+
+
+def test_explain_adds_the_boosters_own_numbers(client):
+    raw = client.post("/predict?explain=true", json={"customer_id": CUSTOMERS[0]}).json["raw"]
+    assert "xgboost_total_spend" in raw
+
+
+def test_an_unknown_customer_is_404(client):
+    answer = client.post("/predict", json={"customer_id": "nobody"})
+    assert (answer.status_code, answer.json["error"]) == (404, "UnknownCustomer")
+    assert "'nobody'" in answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("", "MalformedJson"),
+        ("{", "MalformedJson"),
+        ('{"customer_id": "1"', "MalformedJson"),
+        ('{"customer_id": NaN}', "MalformedJson"),
+        ('{"customer_id": Infinity}', "MalformedJson"),
+        ('{"customer_id": "\\ud800"}', "MalformedJson"),
+        (b'{"customer_id": "\xff\xfe"}', "MalformedJson"),
+        ("[" * 100_000, "MalformedJson"),
+        ("1" * 10_000, "MalformedJson"),
+        ('"text"', "InvalidRequest"),
+        ("12345", "InvalidRequest"),
+        ("null", "InvalidRequest"),
+        ('"{\\"customer_id\\": \\"C00001\\"}"', "InvalidRequest"),
+        ("[]", "InvalidRequest"),
+        ("{}", "InvalidRequest"),
+        ('{"customer_id": null}', "InvalidRequest"),
+        ('{"customer_id": ""}', "InvalidRequest"),
+        ('{"customer_id": {"a": 1}}', "InvalidRequest"),
+        ('{"customer_id": [1]}', "InvalidRequest"),
+        ('{"customer_id": true}', "InvalidRequest"),
+        ('{"customer_id": "1", "transactions": [], "recency": 1}', "InvalidRequest"),
+        ('{"recency": 30, "frequency": 5}', "NotOffered"),
+        ('{"transactions": [{"transaction_date": "2025-01-01", "amount": 5}]}', "NotOffered"),
+    ],
+)
+def test_a_body_that_makes_no_sense_is_400_with_words(client, body, name):
+    answer = client.post("/predict", data=body, content_type="application/json")
+    assert (answer.status_code, answer.json["error"]) == (400, name)
+    assert answer.json["message"].endswith((".", "…"))
+
+
+def test_no_body_at_all_is_400(client):
+    assert client.post("/predict").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "multipart/form-data"]
+)
+def test_another_type_of_body_is_415_with_the_right_one(client, content_type):
+    answer = client.post("/predict", data='{"customer_id": "1"}', content_type=content_type)
+    assert (answer.status_code, answer.json["error"]) == (415, "UnsupportedMediaType")
+    assert "application/json" in answer.json["message"]
+
+
+def test_a_charset_beside_the_type_is_fine(client):
+    answer = client.post(
+        "/predict", data=json.dumps({"customer_id": CUSTOMERS[0]}), content_type="application/json; charset=utf-8"
+    )
+    assert answer.status_code == 200
+
+
+def test_a_parameter_that_is_no_boolean_is_named(client):
+    answer = client.post("/predict?explain=perhaps", json={"customer_id": CUSTOMERS[0]})
+    assert answer.status_code == 400
+    assert answer.json["message"].startswith("explain: ")
+    assert "'perhaps'" in answer.json["message"]
+
+
+def test_a_body_over_the_limit_is_413(client, settings):
+    assert settings.max_upload_bytes + FORM_OVERHEAD_BYTES > JSON_LIMIT
+    answer = client.post("/predict/batch", data=b"[" + b" " * JSON_LIMIT + b"]", content_type="application/json")
+    assert (answer.status_code, answer.json["error"]) == (413, "RequestTooLarge")
+    assert "16 MB" in answer.json["message"]
+
+
+def test_a_batch_has_row_errors_in_their_place(client):
+    answer = client.post("/predict/batch", json=[CUSTOMERS[0], "nobody", {"customer_id": 12345}])
+    assert answer.status_code == 200
+    rows = answer.json["predictions"]
+    assert [row["customer_id"] for row in rows] == [CUSTOMERS[0], "nobody", "12345"]
+    assert rows[1]["error"] == "UnknownCustomer"
+    assert rows[0] == client.post("/predict", json={"customer_id": CUSTOMERS[0]}).json
+    assert {"predictions", "model_type", "total_predictions", "timestamp"} <= set(answer.json)
+
+
+def test_a_batch_that_is_no_list_is_400(client):
+    answer = client.post("/predict/batch", json={"customer_id": "1"})
+    assert answer.status_code == 400
+    assert "JSON list" in answer.json["message"]
+
+
+def test_model_info_and_performance_say_what_serves(client):
+    info, performance = client.get("/model/info").json, client.get("/model/performance").json
+    assert info["model_version"] == performance["model_version"]
+    assert info["num_features"] == len(info["features"])
+    assert performance["targets"]["total"]["best_rule"]
+
+
+def test_without_a_model_predictions_are_503_and_the_way_out_is_said(settings, queue, tmp_path):
+    from dataclasses import replace
+
+    from app import create_app
+    from services.bootstrap import build_services
+
+    client = create_app(services=build_services(replace(settings, models_dir=tmp_path / "none"), queue)).test_client()
+    for answer in (
+        client.post("/predict", json={"customer_id": "1"}),
+        client.get("/model/info"),
+        client.get("/bulk/template"),
+    ):
+        assert (answer.status_code, answer.json["error"]) == (503, "NoServingModel")
+    assert client.get("/health/ready").status_code == 503
+    assert client.get("/health").status_code == 503
+    assert client.get("/health/live").status_code == 200
