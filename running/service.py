@@ -198,7 +198,17 @@ def _redis_part(redis: EmbeddedRedis) -> Part:
 
 def _web_part(settings: Settings, host: str, redis_url: str) -> Part:
     bind = f"{host}:{settings.port}"
-    command = (sys.executable, "-m", "gunicorn", "--workers", str(WEB_PROCESSES), "--bind", bind, "app:create_app()")
+    command = (
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--no-control-socket",
+        "--workers",
+        str(WEB_PROCESSES),
+        "--bind",
+        bind,
+        "app:create_app()",
+    )
     live = f"{_url(settings)}/health/live"
     return Part("web", command, PROJECT, _environment(redis_url), is_ready=lambda: api.get(live) is not None)
 
