@@ -10,7 +10,7 @@ from services.queue import JobQueue
 
 log = logging.getLogger(__name__)
 
-EMPTY_QUEUE_SECONDS = 10.0
+EMPTY_QUEUE_SECONDS = 5.0
 """A job that was sent so long ago to a queue that is empty now was lost."""
 FULL_QUEUE_SECONDS = 300.0
 """In a queue that is not empty it may just wait; sending it twice does no harm, so it is done now and then."""

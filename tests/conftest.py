@@ -195,6 +195,7 @@ def environment_of(settings: Settings, **more: str) -> dict[str, str]:
         "DATABASE_URL": settings.database_url,
         "LEASE_SECONDS": str(settings.lease_seconds),
         "WATCHDOG_SECONDS": str(settings.watchdog_seconds),
+        "MAX_ATTEMPTS": str(settings.max_attempts),
         **more,
     }
 
@@ -202,4 +203,4 @@ def environment_of(settings: Settings, **more: str) -> dict[str, str]:
 @pytest.fixture
 def server_settings(settings: Settings, redis_url: str) -> Settings:
     """Settings for real servers, with leases short enough for a test."""
-    return replace(settings, redis_url=redis_url, lease_seconds=3.0, watchdog_seconds=0.5)
+    return replace(settings, redis_url=redis_url, lease_seconds=3.0, watchdog_seconds=0.5, max_attempts=10)

@@ -1,0 +1,94 @@
+"""The app under a real gunicorn, as it is documented to be started."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from config import ROOT
+from tests.conftest import CUSTOMERS, accepts, environment_of, free_port, wait_until
+
+pytestmark = pytest.mark.server
+
+BOUNDARY = "XyZ"
+HEAD = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\nContent-Type: text/csv\r\n\r\n'
+).encode()
+TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+@pytest.fixture
+def port(server_settings, start_program) -> int:
+    port = free_port()
+    environ = environment_of(replace(server_settings, port=port), PORT=str(port), MAX_UPLOAD_MB="2")
+    program = start_program(["gunicorn", "-w", "2", "app:create_app()"], environ)
+    wait_until(lambda: accepts(port) or program.process.poll() is not None, "the start of gunicorn")
+    assert program.process.poll() is None, program.log.read_text()
+    return port
+
+
+def send_form(connection: http.client.HTTPConnection, megabytes: int, chunked: bool) -> http.client.HTTPResponse:
+    def body():
+        yield HEAD
+        for _ in range(megabytes):
+            yield b"x" * 1_000_000
+        yield TAIL
+
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    if not chunked:
+        headers["Content-Length"] = str(len(HEAD) + len(TAIL) + megabytes * 1_000_000)
+    connection.request("POST", "/bulk/predict", body=body(), headers=headers, encode_chunked=chunked)
+    return connection.getresponse()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("megabytes", [3, 60])
+def test_a_body_over_the_limit_is_answered_413_on_a_connection_that_still_works(port, megabytes, chunked):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    answer = send_form(connection, megabytes, chunked)
+    assert answer.status == 413
+    assert json.loads(answer.read())["error"] == "RequestTooLarge"
+    connection.request("GET", "/health/live")
+    assert connection.getresponse().status == 200
+
+
+def test_a_body_for_a_route_that_does_not_take_it_is_answered_on_a_connection_that_still_works(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/nothing", body=b"x" * 1_500_000)
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["error"]) == (404, "UnknownRoute")
+    connection.request("GET", "/health/live")
+    assert connection.getresponse().status == 200
+
+
+def test_many_callers_at_once_get_their_own_customers(port):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def ask(customer_id: str) -> tuple[str, int]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body = json.dumps({"customer_id": customer_id})
+        connection.request("POST", "/predict", body=body, headers={"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return json.loads(answer.read())["customer_id"], answer.status
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(ask, CUSTOMERS * 4)) == [(customer_id, 200) for customer_id in CUSTOMERS * 4]
+
+
+def test_the_smoke_client_passes_with_a_worker_and_fails_without_a_service(port, server_settings, start_program):
+    worker = start_program(["celery", "-A", "worker", "worker", "-c", "1"], environment_of(server_settings))
+    wait_until(lambda: "ready." in worker.log.read_text() or time.sleep(0.1), "the start of the worker")
+    command = [sys.executable, "test.py"]
+    environ = {**os.environ, "BASE_URL": f"http://127.0.0.1:{port}"}
+    good = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert good.returncode == 0, good.stdout
+    assert "5 of 5 checks passed" in good.stdout
+    environ["BASE_URL"] = "http://127.0.0.1:1"
+    bad = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert bad.returncode == 1
+    assert "Traceback" not in bad.stdout + bad.stderr
