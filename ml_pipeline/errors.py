@@ -74,3 +74,35 @@ class TablesExist(DataError):
 
 class LabelOverlap(PipelineError):
     """A training row's label reaches into the window that a model is judged on."""
+
+
+class CustomerFileError(PipelineError):
+    """Base of what is wrong with a file of customers as a whole."""
+
+
+class UnsupportedFileType(CustomerFileError):
+    """The file is of a kind that is not read."""
+
+
+class EmptyFile(CustomerFileError):
+    """The file has no content."""
+
+
+class NoDataRows(CustomerFileError):
+    """The file has a header and no row below it."""
+
+
+class UnreadableFile(CustomerFileError):
+    """The content is not what the name says, or is damaged."""
+
+
+class UnevenRow(CustomerFileError):
+    """A row has another number of cells than the header."""
+
+
+class TooManyColumns(CustomerFileError):
+    """The header has more columns than are taken."""
+
+
+class DoesNotFitXlsx(CustomerFileError):
+    """The rows exceed what an Excel sheet can hold."""

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ibis.backends.duckdb import Backend
 
 from ml_pipeline.bundle import BundleMetadata, check_file, load_metadata, versions_dir
 from ml_pipeline.errors import BundleMismatch
-from ml_pipeline.features import IS_COLD_START
+from ml_pipeline.features import IS_COLD_START, build_features, read_matrix
 from ml_pipeline.intervals import Intervals
 from ml_pipeline.learners import MONEY, Matrix, Member, load_member
+from ml_pipeline.prepare import Prepared
 from ml_pipeline.reconcile import reconcile_parts, to_cents
 from ml_pipeline.rules import RULE_BY_NAME, spend_history
-from ml_pipeline.snapshot import Answers, money_columns
+from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -174,3 +176,50 @@ def check_golden(predictor: Predictor, path: Path) -> None:
 def joined(first: Answers, second: Answers) -> Answers:
     """The answers of two groups of customers, one behind the other."""
     return Answers(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in Answers.__annotations__))
+
+
+def build_snapshot(engine: Backend, prepared: Prepared, predictor: Predictor, models_dir: Path) -> tuple[str, int]:
+    """Features and answers of every known customer as of `prepared.as_of`; returns the snapshot's id and its size.
+
+    Raises BundleMismatch when the tables' settings are not those that the bundle was trained with.
+    """
+    check_settings(predictor.metadata, prepared)
+    targets, names = predictor.metadata.targets, predictor.metadata.features
+    features = build_features(prepared.purchases, prepared.customers, [prepared.as_of], targets)
+    buyers = read_matrix(engine, features, names)
+    known = engine.to_pyarrow(prepared.customers.select("customer_id"))["customer_id"].to_numpy(zero_copy_only=False)
+    never = np.setdiff1d(known.astype(str), buyers.customer_id.astype(str))
+    answers = joined(predictor.predict(buyers.features), predictor.predict_never_bought(len(never)))
+    unseen = np.full((len(never), len(names)), np.nan, dtype=np.float32)
+    snapshot_id = write_snapshot(
+        models_dir,
+        as_of=prepared.as_of,
+        bundle_id=predictor.metadata.bundle_id,
+        currency=predictor.metadata.currency,
+        targets=targets,
+        raw_names=predictor.raw_names,
+        customer_ids=[*buyers.customer_id.tolist(), *never.tolist()],
+        features=np.concatenate([buyers.features, unseen]),
+        answers=answers,
+    )
+    return snapshot_id, len(buyers.customer_id) + len(never)
+
+
+def check_settings(metadata: BundleMetadata, prepared: Prepared) -> None:
+    """Raises BundleMismatch naming each setting of the tables that differs from what the bundle learned from."""
+    theirs = {
+        "targets": {name: sorted(categories) for name, categories in prepared.config.targets.items()},
+        "currency": prepared.config.currency,
+        "spend": prepared.config.spend,
+    }
+    ours = {
+        "targets": {name: sorted(categories) for name, categories in metadata.content["target_categories"].items()},
+        "currency": metadata.currency,
+        "spend": metadata.content["spend"],
+    }
+    different = [f"{key} = {theirs[key]!r} (bundle: {ours[key]!r})" for key in ours if theirs[key] != ours[key]]
+    if different:
+        raise BundleMismatch(
+            f"Bundle {metadata.bundle_id} was trained with other settings than dataset.toml has now: {'; '.join(different)}. "
+            "Train again, or use the tables' own bundle."
+        )

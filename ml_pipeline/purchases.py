@@ -51,7 +51,7 @@ def build_purchases(clean: CleanTables, config: DatasetConfig) -> ir.Table:
         return_units=returned,
         amount_units=spend if config.spend == "gross" else spend - returned,
     ).select(*PURCHASE_COLUMNS)
-    return materialise(_engine_of(clean.headers), purchases, "purchases")
+    return materialise(_engine_of(clean.headers), purchases, "purchases", stays=True)
 
 
 def build_customers(clean: CleanTables) -> ir.Table:
@@ -62,7 +62,7 @@ def build_customers(clean: CleanTables) -> ir.Table:
     else:
         new = buyers.anti_join(clean.customers, "customer_id").mutate(customer_since=ibis.null("date"))
         rows = clean.customers.union(new, distinct=False)
-    return materialise(_engine_of(clean.headers), rows, "customers")
+    return materialise(_engine_of(clean.headers), rows, "customers", stays=True)
 
 
 def describe_purchases(purchases: ir.Table, clean: CleanTables, config: DatasetConfig) -> None:

@@ -90,9 +90,13 @@ def id_of(column: ir.Value) -> ir.StringValue:
     return cast(ir.StringValue, text_of(column).re_replace(SPREADSHEET_INTEGER, r"\1"))
 
 
-def materialise(engine: Backend, rows: ir.Table, name: str) -> ir.Table:
-    """Computes a table once and keeps it in the engine under a fresh name that begins with `name`."""
-    return engine.create_table(ibis.util.gen_name(name), rows)
+def materialise(engine: Backend, rows: ir.Table, name: str, stays: bool = False) -> ir.Table:
+    """Computes a table once and keeps it in the engine under a fresh name that begins with `name`.
+
+    stays: into the engine's database, to be read by all of its connections; else only until this one is closed, which
+    costs less (nothing is compressed; what exceeds memory is spilled).
+    """
+    return engine.create_table(ibis.util.gen_name(name), rows, temp=not stays)
 
 
 def drop_tables(engine: Backend, *tables: ir.Table) -> None:

@@ -46,15 +46,22 @@ from ml_pipeline.bundle import (
 from ml_pipeline.command import run_command
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import NotEnoughHistory
-from ml_pipeline.features import build_features, feature_names, read_matrix
 from ml_pipeline.intervals import COVERAGE, fit_intervals
 from ml_pipeline.learners import LEARNERS, MONEY, PROBABILITY, Effort, Fold, Learner, Member
 from ml_pipeline.model_card import write_model_card
-from ml_pipeline.predictor import CAP_MULTIPLE, GOLDEN, GOLDEN_ROWS, Predictor, joined, load_predictor, save_golden
+from ml_pipeline.predictor import (
+    CAP_MULTIPLE,
+    GOLDEN,
+    GOLDEN_ROWS,
+    Predictor,
+    build_snapshot,
+    load_predictor,
+    save_golden,
+)
 from ml_pipeline.prepare import Prepared, prepare_dataset
 from ml_pipeline.progress import Progress, Stage
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
-from ml_pipeline.snapshot import money_columns, write_snapshot
+from ml_pipeline.snapshot import money_columns
 from ml_pipeline.targets import build_targets
 from ml_pipeline.training_set import Observations, build_observations, plan_windows
 
@@ -277,6 +284,7 @@ def _metadata(
         "horizon_days": HORIZON_DAYS,
         "profile": profile.name,
         "targets": list(targets),
+        "target_categories": {name: list(categories) for name, categories in prepared.config.targets.items()},
         "features": list(observations.names),
         "trained_on": {
             "as_of": prepared.as_of.isoformat(),
@@ -339,30 +347,6 @@ def _probability(backtest: Backtest, observations: Observations, members: Sequen
         return {"kind": "rate", "rate": float(outcome.mean())}
     scores = np.concatenate([backtest.purchase.scores[day] for day in backtest.plan.origins])
     return {"kind": "model", "member": classifier.name, "calibration": calibrate(scores, outcome)}
-
-
-def build_snapshot(engine: Backend, prepared: Prepared, predictor: Predictor, models_dir: Path) -> tuple[str, int]:
-    """Features and answers of every known customer as of `prepared.as_of`; returns the snapshot's id and its size."""
-    targets = prepared.config.target_names
-    names = feature_names(targets)
-    features = build_features(prepared.purchases, prepared.customers, [prepared.as_of], targets)
-    buyers = read_matrix(engine, features, names)
-    known = engine.to_pyarrow(prepared.customers.select("customer_id"))["customer_id"].to_numpy(zero_copy_only=False)
-    never = np.setdiff1d(known.astype(str), buyers.customer_id.astype(str))
-    answers = joined(predictor.predict(buyers.features), predictor.predict_never_bought(len(never)))
-    unseen = np.full((len(never), len(names)), np.nan, dtype=np.float32)
-    snapshot_id = write_snapshot(
-        models_dir,
-        as_of=prepared.as_of,
-        bundle_id=predictor.metadata.bundle_id,
-        currency=prepared.config.currency,
-        targets=targets,
-        raw_names=predictor.raw_names,
-        customer_ids=[*buyers.customer_id.tolist(), *never.tolist()],
-        features=np.concatenate([buyers.features, unseen]),
-        answers=answers,
-    )
-    return snapshot_id, len(known)
 
 
 def promote(models_dir: Path, pair: ServingPair) -> None:

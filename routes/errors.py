@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 STATUS: dict[type[Exception], HTTPStatus] = {
     services.InvalidRequest: HTTPStatus.BAD_REQUEST,
-    services.UploadError: HTTPStatus.BAD_REQUEST,
-    services.DoesNotFitXlsx: HTTPStatus.BAD_REQUEST,
     services.IdentityRequired: HTTPStatus.UNAUTHORIZED,
     services.UnknownCustomer: HTTPStatus.NOT_FOUND,
     services.UnknownJob: HTTPStatus.NOT_FOUND,
@@ -35,10 +33,11 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     services.JobCrashed: HTTPStatus.CONFLICT,
     services.RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     services.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    services.UnsupportedFileType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     services.QueueUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     services.JobStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     services.ObjectStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    pipeline.CustomerFileError: HTTPStatus.BAD_REQUEST,
+    pipeline.UnsupportedFileType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     pipeline.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.DataError: HTTPStatus.CONFLICT,
     pipeline.LabelOverlap: HTTPStatus.INTERNAL_SERVER_ERROR,

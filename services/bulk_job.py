@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ml_pipeline.customer_files import FileShape, count_rows, describe_upload, read_rows
+from ml_pipeline.result_files import open_result
 from ml_pipeline.result_rows import Answered, answer_rows, lookup_ids, result_header
 from ml_pipeline.snapshot import result_columns
 from services.bulk_service import file_metadata
 from services.job_store import Job, JobStore, Lease, Progress
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore
-from services.results import open_result
-from services.uploads import UploadShape, count_rows, describe_upload, read_rows
 
 ROWS_PER_SLICE = 50_000
 CENTS = 100
@@ -34,7 +34,7 @@ class BulkJobs:
     def predict(self, job: Job, lease: Lease) -> None:
         """Makes the result of an upload in the upload's own format.
 
-        Raises LeaseLost, an UploadError, and what the stores and the registry raise.
+        Raises LeaseLost, a CustomerFileError, and what the stores and the registry raise.
         """
         model = self._pinned(job, lease)
         with self._objects.local(job.parameters["upload_key"]) as upload:
@@ -47,7 +47,7 @@ class BulkJobs:
         """Makes the result of its parent once more, in another format, from the same upload and the same pair."""
         parent = self._store.get(str(job.parent_id))
         model = self._registry.pair(str(parent.bundle_id), str(parent.snapshot_id))
-        shape = UploadShape.from_parameters(parent.parameters["shape"])
+        shape = FileShape.from_parameters(parent.parameters["shape"])
         key = f"{parent.job_id}/converted-{lease.fence}.{job.variant}"
         with self._objects.local(parent.parameters["upload_key"]) as upload:
             if not shape.header:
@@ -62,9 +62,9 @@ class BulkJobs:
             job = self._store.pin(lease, serving.bundle.bundle_id, serving.snapshot.snapshot_id)
         return self._registry.pair(str(job.bundle_id), str(job.snapshot_id))
 
-    def _read_metadata(self, job: Job, lease: Lease, upload: Path) -> tuple[Job, UploadShape]:
+    def _read_metadata(self, job: Job, lease: Lease, upload: Path) -> tuple[Job, FileShape]:
         """Fills in what was left open at the upload because the file is large."""
-        shape = UploadShape.from_parameters(job.parameters["shape"])
+        shape = FileShape.from_parameters(job.parameters["shape"])
         if job.rows_total is not None:
             return job, shape
         filename, size = str(job.parameters["filename"]), int(job.parameters["size"])
@@ -76,7 +76,7 @@ class BulkJobs:
     def _write_result(
         self,
         upload: Path,
-        shape: UploadShape,
+        shape: FileShape,
         result_format: str,
         key: str,
         model: Model,

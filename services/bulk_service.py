@@ -11,9 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from ml_pipeline.customer_files import FileShape, RowCounts, TextRows, count_rows, describe_upload
+from ml_pipeline.errors import DoesNotFitXlsx
+from ml_pipeline.result_files import MEDIA_TYPES, XLSX_ROWS, open_result
 from services.errors import (
     ConversionFailed,
-    DoesNotFitXlsx,
     JobFailed,
     JobNotFinished,
     QueueUnavailable,
@@ -23,8 +25,6 @@ from services.job_store import COMPLETED, FAILED, PROCESSING, QUEUED, Job, JobSt
 from services.model_registry import ModelRegistry
 from services.object_store import ObjectStore
 from services.queue import JobQueue
-from services.results import MEDIA_TYPES, XLSX_ROWS, open_result
-from services.uploads import RowCounts, TextRows, UploadShape, count_rows, describe_upload
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class BulkService:
     def upload(self, path: Path, filename: str, caller: Caller) -> Job:
         """Checks a file, keeps it, records a job for it and queues that. The file at `path` may go afterwards.
 
-        Raises an UploadError for a file that cannot be read; a queue that is away only delays the job.
+        Raises a CustomerFileError for a file that cannot be read; a queue that is away only delays the job.
         """
         shown_name = _plain_name(filename)
         size = path.stat().st_size
@@ -220,7 +220,7 @@ def progress_of(job: Job) -> Progress:
     return Progress(job.rows_total, job.rows_processed, job.rows_successful, job.rows_failed)
 
 
-def file_metadata(filename: str, size: int, shape: UploadShape, counts: RowCounts | None) -> dict[str, Any]:
+def file_metadata(filename: str, size: int, shape: FileShape, counts: RowCounts | None) -> dict[str, Any]:
     """What is known of an uploaded file; what needs a full reading is None until `counts` is there."""
     id_column = shape.header[shape.id_column] if shape.header else None
     return {

@@ -42,43 +42,8 @@ class UnknownCustomer(ServiceError):
     """The model knows no customer of this id."""
 
 
-# ---- uploaded files
-
-
-class UploadError(ServiceError):
-    """Base of what is wrong with an uploaded file as a whole."""
-
-
-class MissingFile(UploadError):
+class MissingFile(InvalidRequest):
     """The upload has no part called file, or one without a file in it."""
-
-
-class UnsupportedFileType(UploadError):
-    """The file is of a kind that is not read."""
-
-
-class EmptyFile(UploadError):
-    """The file has no content."""
-
-
-class NoDataRows(UploadError):
-    """The file has a header and no row below it."""
-
-
-class UnreadableFile(UploadError):
-    """The content is not what the name says, or is damaged."""
-
-
-class UnevenRow(UploadError):
-    """A row has another number of cells than the header."""
-
-
-class TooManyColumns(UploadError):
-    """The header has more columns than are taken."""
-
-
-class DoesNotFitXlsx(ServiceError):
-    """The rows exceed what an Excel sheet can hold."""
 
 
 # ---- jobs

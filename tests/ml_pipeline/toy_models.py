@@ -6,9 +6,9 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from ml_pipeline.features import feature_names
 
 from ml_pipeline.bundle import ServingPair, member_name, seal_bundle, staged_folder, versions_dir, write_pointer
+from ml_pipeline.features import feature_names
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
 
 TARGETS = ("electronics", "grocery", "sports")

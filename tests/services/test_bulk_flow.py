@@ -9,6 +9,7 @@ import pytest
 import xlsxwriter
 
 from ml_pipeline.bundle import read_pointer
+from ml_pipeline.errors import UnreadableFile
 from services.bootstrap import build_services
 from services.bulk_job import BulkJobs
 from services.bulk_service import Caller, ConversionUnderWay
@@ -21,7 +22,6 @@ from services.errors import (
     ObjectMissing,
     RequestTooLarge,
     UnknownJob,
-    UnreadableFile,
 )
 from tests.conftest import CUSTOMERS
 from tests.ml_pipeline.toy_models import write_toy_pair

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.errors import DoesNotFitXlsx
-from services.results import XLSX_CELL, open_result
-from services.uploads import SheetRows, TextRows
+from ml_pipeline.customer_files import SheetRows, TextRows
+from ml_pipeline.errors import DoesNotFitXlsx
+from ml_pipeline.result_files import XLSX_CELL, open_result
 
 HEADER = ["customer_id", "note", "predicted_total_spend", "status"]
 ANSWERS = pa.record_batch([pa.array([12.5, None]), pa.array(["success", "failed"])], names=HEADER[2:])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import xlsxwriter
 
-from services.errors import (
+from ml_pipeline.customer_files import FileShape, cell_text, count_rows, describe_upload, read_rows
+from ml_pipeline.errors import (
     EmptyFile,
     NoDataRows,
     TooManyColumns,
@@ -15,7 +16,6 @@ from services.errors import (
     UnreadableFile,
     UnsupportedFileType,
 )
-from services.uploads import UploadShape, cell_text, count_rows, describe_upload, read_rows
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ def workbook(*rows: list[object], sheets: int = 1, first_row: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def rows_of(path: Path, shape: UploadShape, rows_per_slice: int = 1000) -> list[tuple[object, ...]]:
+def rows_of(path: Path, shape: FileShape, rows_per_slice: int = 1000) -> list[tuple[object, ...]]:
     return [tuple(row) for rows in read_rows(path, shape, rows_per_slice) for row in rows.typed_rows()]
 
 
-def texts_of(path: Path, shape: UploadShape) -> list[tuple[str, ...]]:
+def texts_of(path: Path, shape: FileShape) -> list[tuple[str, ...]]:
     return [
         tuple(row)
         for rows in read_rows(path, shape, 1000)
@@ -122,7 +122,7 @@ def test_empty_ids_are_no_duplicates(upload):
 def test_a_shape_survives_the_job_table(upload):
     path, name = upload("note;Customer ID\nx;C1\n")
     shape = describe_upload(path, name)
-    assert UploadShape.from_parameters({**shape.as_parameters(), "header": list(shape.header)}) == shape
+    assert FileShape.from_parameters({**shape.as_parameters(), "header": list(shape.header)}) == shape
 
 
 @pytest.mark.parametrize(

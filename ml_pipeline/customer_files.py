@@ -1,4 +1,4 @@
-"""From an uploaded file to its rows. What is wrong with the file as a whole is an UploadError; rows are judged elsewhere."""
+"""From a file of customers to its rows. What is wrong with the file as a whole is a CustomerFileError; rows are judged elsewhere."""
 
 import codecs
 import csv
@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import python_calamine
 
-from ml_pipeline.result_rows import find_id_column, lookup_ids
-from services.errors import (
+from ml_pipeline.errors import (
     EmptyFile,
     NoDataRows,
     TooManyColumns,
@@ -26,6 +25,7 @@ from services.errors import (
     UnreadableFile,
     UnsupportedFileType,
 )
+from ml_pipeline.result_rows import find_id_column, lookup_ids
 
 CSV = "csv"
 XLSX = "xlsx"
@@ -40,7 +40,7 @@ UNPRINTABLE = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1a\x1b")) + b"\x7f"
 
 
 @dataclass(frozen=True)
-class UploadShape:
+class FileShape:
     """What was detected in a file. For CSV: delimiter, encoding and how many lines the header ends after; for XLSX: sheet.
 
     header is empty for a workbook too large to open at once: it is known when the job reads it.
@@ -56,11 +56,11 @@ class UploadShape:
     sheet: str | None = None
 
     def as_parameters(self) -> dict[str, Any]:
-        """For the job table; `UploadShape.from_parameters` is the way back."""
+        """For the job table; `FileShape.from_parameters` is the way back."""
         return asdict(self)
 
     @classmethod
-    def from_parameters(cls, parameters: Any) -> "UploadShape":
+    def from_parameters(cls, parameters: Any) -> "FileShape":
         """The shape that `as_parameters` wrote."""
         return cls(**{**parameters, "header": tuple(parameters["header"])})
 
@@ -155,11 +155,11 @@ def cell_text(cell: object) -> str:
 # ---- what kind of file it is
 
 
-def describe_upload(path: Path, filename: str, open_workbooks: bool = True) -> UploadShape:
+def describe_upload(path: Path, filename: str, open_workbooks: bool = True) -> FileShape:
     """Looks at the beginning of a file and says how it is to be read. Cheap, whatever its size.
 
     open_workbooks=False leaves a workbook closed, since its header costs reading all of it.
-    Raises an UploadError for a file that cannot be read as what its name says.
+    Raises a CustomerFileError for a file that cannot be read as what its name says.
     """
     suffix = PurePosixPath(filename.lower()).suffix
     if suffix not in (".csv", ".xlsx"):
@@ -172,7 +172,7 @@ def describe_upload(path: Path, filename: str, open_workbooks: bool = True) -> U
     return _describe_workbook(path) if open_workbooks else _closed_workbook(path)
 
 
-def _describe_csv(path: Path) -> UploadShape:
+def _describe_csv(path: Path) -> FileShape:
     with path.open("rb") as stream:
         sample = stream.read(SAMPLE_BYTES)
         is_whole = not stream.read(1)
@@ -188,7 +188,7 @@ def _describe_csv(path: Path) -> UploadShape:
     if not has_rows:
         raise NoDataRows(f"The file has a header ({_shown(header)}) and no row below it. Add one row per customer.")
     chosen = find_id_column(header)
-    return UploadShape(CSV, tuple(header), chosen.index, chosen.by_name, delimiter, encoding, blank_lines + 1)
+    return FileShape(CSV, tuple(header), chosen.index, chosen.by_name, delimiter, encoding, blank_lines + 1)
 
 
 def _encoding(path: Path, sample: bytes) -> str:
@@ -259,16 +259,16 @@ def _shown(header: Sequence[str]) -> str:
     return ", ".join(name[:40] for name in header[:8]) + (", …" if len(header) > 8 else "")
 
 
-def _closed_workbook(path: Path) -> UploadShape:
+def _closed_workbook(path: Path) -> FileShape:
     try:
         with zipfile.ZipFile(path) as archive:
             archive.getinfo("xl/workbook.xml")
     except (zipfile.BadZipFile, KeyError, OSError):
         raise _no_workbook() from None
-    return UploadShape(XLSX)
+    return FileShape(XLSX)
 
 
-def _describe_workbook(path: Path) -> UploadShape:
+def _describe_workbook(path: Path) -> FileShape:
     sheet, rows = _sheet_rows(path)
     header = [cell_text(cell) for cell in next(rows, [])]
     if not any(header):
@@ -279,7 +279,7 @@ def _describe_workbook(path: Path) -> UploadShape:
             f"The sheet {sheet!r} has a header ({_shown(header)}) and no row below it. Add one per customer."
         )
     chosen = find_id_column(header)
-    return UploadShape(XLSX, tuple(header), chosen.index, chosen.by_name, sheet=sheet)
+    return FileShape(XLSX, tuple(header), chosen.index, chosen.by_name, sheet=sheet)
 
 
 def _sheet_rows(path: Path) -> tuple[str, Iterator[list[Any]]]:
@@ -317,16 +317,16 @@ def _no_workbook() -> UnreadableFile:
 # ---- its rows
 
 
-def read_rows(path: Path, shape: UploadShape, rows_per_slice: int) -> Iterator[Rows]:
+def read_rows(path: Path, shape: FileShape, rows_per_slice: int) -> Iterator[Rows]:
     """The rows below the header in their order, in slices of at most so many.
 
-    Blank lines of a CSV are no rows. Raises an UploadError at the first row that cannot be read.
+    Blank lines of a CSV are no rows. Raises a CustomerFileError at the first row that cannot be read.
     """
     return _read_csv(path, shape, rows_per_slice) if shape.format == CSV else _read_sheet(path, rows_per_slice)
 
 
-def count_rows(path: Path, shape: UploadShape, rows_per_slice: int = 100_000) -> RowCounts:
-    """Reads all of the file to count its rows and customers. Raises UploadError."""
+def count_rows(path: Path, shape: FileShape, rows_per_slice: int = 100_000) -> RowCounts:
+    """Reads all of the file to count its rows and customers. Raises CustomerFileError."""
     ids = [lookup_ids(rows.text_column(shape.id_column)) for rows in read_rows(path, shape, rows_per_slice)]
     every_id = pa.chunked_array(ids, pa.string())
     named = every_id.filter(pc.not_equal(every_id, ""))
@@ -334,7 +334,7 @@ def count_rows(path: Path, shape: UploadShape, rows_per_slice: int = 100_000) ->
     return RowCounts(len(every_id), customers, customers < len(named))
 
 
-def _read_csv(path: Path, shape: UploadShape, rows_per_slice: int) -> Iterator[Rows]:
+def _read_csv(path: Path, shape: FileShape, rows_per_slice: int) -> Iterator[Rows]:
     names = [str(index) for index in range(len(shape.header))]
     with _named_csv_errors(shape):
         reader = pa_csv.open_csv(
@@ -357,7 +357,7 @@ def _read_csv(path: Path, shape: UploadShape, rows_per_slice: int) -> Iterator[R
 
 
 @contextmanager
-def _named_csv_errors(shape: UploadShape) -> Iterator[None]:
+def _named_csv_errors(shape: FileShape) -> Iterator[None]:
     """Arrow's messages quote the row, which may be personal: only its number goes on."""
     try:
         yield

@@ -1,6 +1,7 @@
 """From rows and their answers to a result file: CSV, XLSX or Parquet."""
 
 import datetime as dt
+import errno
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -12,9 +13,9 @@ import pyarrow.parquet as pq
 import xlsxwriter
 from xlsxwriter.exceptions import XlsxWriterException
 
+from ml_pipeline.customer_files import Rows
+from ml_pipeline.errors import DoesNotFitXlsx
 from ml_pipeline.result_rows import neutral_text, write_csv_header, write_csv_rows
-from services.errors import DoesNotFitXlsx, StorageFull
-from services.uploads import Rows
 
 PARQUET = "parquet"
 MEDIA_TYPES = {
@@ -127,9 +128,7 @@ class _XlsxResult:
         try:
             self._book.close()
         except XlsxWriterException as problem:
-            raise StorageFull(
-                "The workbook could not be written, most likely for want of space. Make room."
-            ) from problem
+            raise OSError(errno.ENOSPC, "the workbook could not be written, most likely for want of space") from problem
 
     def write(self, rows: Rows, answers: pa.RecordBatch) -> None:
         if self._next_row + len(rows) > XLSX_ROWS:

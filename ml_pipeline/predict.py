@@ -1,0 +1,101 @@
+"""The bulk job without a server: a file of customers in, the same file with the columns of a downloaded result out.
+
+`python -m ml_pipeline.predict --data DIR --models DIR --ids FILE --out FILE [--as-of DATE]`
+
+The tables are read anew and every known customer is described as of the given day (default: the day after the last day
+of the data) with the bundle that serves. The format of the output follows its ending: .csv, .xlsx or .parquet.
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from ml_pipeline.bundle import read_pointer
+from ml_pipeline.command import run_command
+from ml_pipeline.customer_files import describe_upload, read_rows
+from ml_pipeline.engine import open_engine
+from ml_pipeline.errors import UnsupportedFileType
+from ml_pipeline.predictor import build_snapshot, load_predictor
+from ml_pipeline.prepare import prepare_dataset
+from ml_pipeline.progress import Progress
+from ml_pipeline.result_files import FORMATS, open_result
+from ml_pipeline.result_rows import answer_rows, lookup_ids, result_header
+from ml_pipeline.snapshot import Snapshot, load_snapshot, result_columns
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_SLICE = 50_000
+
+
+def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_file: Path) -> tuple[int, int]:
+    """Writes the uploaded columns and the answers, whole or not at all; returns rows and how many have a prediction.
+
+    Raises CustomerFileError for a file that cannot be read or an ending that is not written.
+    """
+    result_format = out_file.suffix.lower().lstrip(".")
+    if result_format not in FORMATS:
+        raise UnsupportedFileType(
+            f"{out_file.name} would be no file that is written; end it in .{', .'.join(FORMATS)}."
+        )
+    shape = describe_upload(ids_file, ids_file.name)
+    header = result_header(shape.header, result_columns(snapshot.targets))
+    rows = successful = 0
+    out_file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_file.parent, prefix=f".{out_file.name}.") as staging:
+        staged = Path(staging) / f"result.{result_format}"
+        with open_result(staged, result_format, header) as writer:
+            for block in read_rows(ids_file, shape, ROWS_PER_SLICE):
+                answered = answer_rows(snapshot, model_version, lookup_ids(block.text_column(shape.id_column)))
+                writer.write(block, answered.columns)
+                rows += len(block)
+                successful += answered.successful
+        os.replace(staged, out_file)
+    return rows, successful
+
+
+def predict_from_tables(options: argparse.Namespace, progress: Progress) -> tuple[int, int]:
+    """The whole command: tables -> snapshot as of the day -> result file. Rows, and rows with a prediction."""
+    predictor = load_predictor(options.models, read_pointer(options.models).bundle_id, options.threads)
+    with tempfile.TemporaryDirectory(prefix="predict-") as work_dir:
+        work = Path(work_dir)
+        engine = open_engine(work / "engine", threads=options.threads)
+        prepared = prepare_dataset(engine, options.data, work / "prepared", options.as_of, progress)
+        if prepared.as_of < predictor.metadata.as_of:
+            log.warning(
+                "the bundle has seen days on or after as_of: its predictions of them are no forecast",
+                extra={"as_of": prepared.as_of.isoformat(), "trained_as_of": predictor.metadata.as_of.isoformat()},
+            )
+        with progress.stage("predict", 2) as stage:
+            snapshot_id, customers = build_snapshot(engine, prepared, predictor, work)
+            engine.disconnect()
+            stage.advance("writing")
+            snapshot = load_snapshot(work, snapshot_id)
+            counts = predict_file(snapshot, predictor.metadata.bundle_id, options.ids, options.out)
+            stage.advance()
+            stage.note(customers=customers, rows=counts[0], successful=counts[1], failed=counts[0] - counts[1])
+    return counts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ml_pipeline.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--models", type=Path, required=True, help="folder of the models")
+    parser.add_argument("--ids", type=Path, required=True, help="file of customers: .csv or .xlsx")
+    parser.add_argument("--out", type=Path, required=True, help="where the result goes: .csv, .xlsx or .parquet")
+    parser.add_argument("--as-of", type=date.fromisoformat, help="predict the 30 days from this day (YYYY-MM-DD)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args(arguments)
+    rows, successful = predict_from_tables(options, Progress())
+    log.info("written", extra={"file": options.out.name, "rows": rows, "failed": rows - successful})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

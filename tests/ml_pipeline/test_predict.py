@@ -1,0 +1,78 @@
+import csv
+import shutil
+
+import openpyxl
+import pytest
+
+from ml_pipeline.command import run_command
+from ml_pipeline.predict import main
+from ml_pipeline.snapshot import result_columns
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def ids(trained_shop, tmp_path):
+    """Three known customers, one twice, a stranger, a blank and a column of the retailer's own."""
+    known = trained_shop.snapshot.customer_ids(range(3))
+    path = tmp_path / "customers.csv"
+    rows = [*known, "nobody", known[0], ""]
+    path.write_text("note,Customer ID\n" + "".join(f"row {n},{customer}\n" for n, customer in enumerate(rows)))
+    return path
+
+
+def predict(trained_shop, ids, out, *more, data=None):
+    options = ["--data", str(data or trained_shop.tables), "--models", str(trained_shop.models)]
+    return run_command(main, [*options, "--ids", str(ids), "--out", str(out), "--threads", "1", *more])
+
+
+def test_the_file_comes_back_row_by_row_with_the_numbers_that_are_served(trained_shop, ids, tmp_path):
+    assert predict(trained_shop, ids, tmp_path / "out.csv") == 0
+    rows = read_csv(tmp_path / "out.csv")
+    assert list(rows[0]) == ["note", "Customer ID", *result_columns(trained_shop.snapshot.targets)]
+    assert [row["note"] for row in rows] == [f"row {n}" for n in range(6)]
+    assert [row["status"] for row in rows] == ["success", "success", "success", "failed", "success", "failed"]
+    served = trained_shop.snapshot.columns(range(3))
+    for row, position in zip([*rows[:3], rows[4]], [0, 1, 2, 0], strict=True):
+        for name in result_columns(trained_shop.snapshot.targets)[:8]:
+            value = served[name][position]
+            assert row[name] == str(value) if isinstance(value, str) else float(row[name]) == value, name
+        assert row["model_version"] == trained_shop.pair.bundle_id
+    assert "nobody" not in rows[3]["error"]
+    assert rows[3]["predicted_total_spend"] == ""
+
+
+def test_the_ending_of_the_output_decides_its_format(trained_shop, ids, tmp_path):
+    assert predict(trained_shop, ids, tmp_path / "out.xlsx") == 0
+    cells = list(openpyxl.load_workbook(tmp_path / "out.xlsx").active.iter_rows(values_only=True))
+    assert len(cells) == 7
+    assert cells[0][:2] == ("note", "Customer ID")
+    assert isinstance(cells[1][2], float | int)
+
+
+@pytest.mark.parametrize(
+    ("out", "error"), [("out.pdf", "UnsupportedFileType: out.pdf"), ("out", "UnsupportedFileType: out")]
+)
+def test_an_ending_that_is_not_written_is_refused_and_leaves_nothing(trained_shop, ids, tmp_path, capsys, out, error):
+    assert predict(trained_shop, ids, tmp_path / out) == 2
+    assert error in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["customers.csv"]
+
+
+def test_tables_with_other_targets_than_the_bundle_are_refused_by_name(trained_shop, ids, tmp_path, capsys):
+    tables = shutil.copytree(trained_shop.tables, tmp_path / "tables")
+    (tables / "dataset.toml").write_text('currency = "EUR"\n[targets]\nhome = ["Home"]\n')
+    assert predict(trained_shop, ids, tmp_path / "out.csv", data=tables) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("BundleMismatch: ")
+    assert "'home'" in error
+    assert "currency = 'EUR' (bundle: 'INR')" in error
+
+
+def test_a_folder_without_a_model_says_what_to_run(trained_shop, ids, tmp_path, capsys):
+    options = ["--data", str(trained_shop.tables), "--models", str(tmp_path / "nothing")]
+    assert run_command(main, [*options, "--ids", str(ids), "--out", str(tmp_path / "out.csv")]) == 2
+    assert "NoServingModel" in capsys.readouterr().err
