@@ -66,6 +66,12 @@ def test_the_engines_table_is_the_written_one(gross: Prepared) -> None:
     assert {kinds[name] for name in kinds if name.endswith(("_units", "_milli"))} == {"int64"}
 
 
+def test_every_connection_of_the_engine_sees_purchases_and_customers(gross: Prepared) -> None:
+    for rows, count in ((gross.purchases, len(EXPECTED)), (gross.customers, 5)):
+        cursor = rows.get_backend().con.cursor()
+        assert cursor.execute(f'SELECT count(*) FROM "{rows.get_name()}"').fetchall() == [(count,)]
+
+
 def test_in_net_mode_returns_are_subtracted_and_nothing_else_changes(tmp_path: Path, gross: Prepared) -> None:
     prepare_shop(write_shop(tmp_path / "data", DIRTY, 'spend = "net"\n'), tmp_path / "out")
     net = [row | {"amount_units": row["spend_units"] - row["return_units"]} for row in EXPECTED]
