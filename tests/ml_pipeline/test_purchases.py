@@ -69,7 +69,7 @@ def test_the_engines_table_is_the_written_one(gross: Prepared) -> None:
 def test_every_connection_of_the_engine_sees_purchases_and_customers(gross: Prepared) -> None:
     for rows, count in ((gross.purchases, len(EXPECTED)), (gross.customers, 5)):
         cursor = rows.get_backend().con.cursor()
-        assert cursor.execute(f'SELECT count(*) FROM "{rows.get_name()}"').fetchall() == [(count,)]
+        assert cursor.execute(f"SELECT count(*) FROM {rows.get_name()}").fetchall() == [(count,)]
 
 
 def test_in_net_mode_returns_are_subtracted_and_nothing_else_changes(tmp_path: Path, gross: Prepared) -> None:
