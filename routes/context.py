@@ -51,6 +51,7 @@ def surround_requests(app: Flask) -> None:
     app.before_request(_identify)
     app.before_request(_check_body)
     app.after_request(_finish)
+    app.teardown_request(lambda _problem: bind_request_id(None))
     app.extensions[f"{EXTENSION}_bodies"] = _documented_bodies(app)
 
 

@@ -29,8 +29,8 @@ def request_id_bound(request_id: str) -> Iterator[None]:
         _request_id.reset(token)
 
 
-def bind_request_id(request_id: str) -> None:
-    """Every later log line of this context carries this id."""
+def bind_request_id(request_id: str | None) -> None:
+    """Every later log line of this context carries this id; None ends it."""
     _request_id.set(request_id)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,13 +166,13 @@ class ServerProcess:
         return self.process.pid
 
 
-@pytest.fixture
-def start_program(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts a command line of the venv's with environment variables; whatever still runs is killed in the end."""
+@contextmanager
+def programs(folder: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts modules with arguments and environment variables; whatever still runs is killed in the end."""
     started: list[ServerProcess] = []
 
     def start(arguments: list[str], environ: dict[str, str]) -> ServerProcess:
-        log = tmp_path / f"program-{len(started)}.log"
+        log = folder / f"program-{len(started)}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", *arguments], cwd=ROOT, env=environ, stdout=stream, stderr=subprocess.STDOUT
@@ -179,10 +180,18 @@ def start_program(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
         started.append(ServerProcess(process, log))
         return started[-1]
 
-    yield start
-    for program in started:
-        program.process.kill()
-        program.process.wait()
+    try:
+        yield start
+    finally:
+        for program in started:
+            program.process.kill()
+            program.process.wait()
+
+
+@pytest.fixture
+def start_program(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    with programs(tmp_path) as start:
+        yield start
 
 
 def environment_of(settings: Settings, **more: str) -> dict[str, str]:
@@ -202,5 +211,9 @@ def environment_of(settings: Settings, **more: str) -> dict[str, str]:
 
 @pytest.fixture
 def server_settings(settings: Settings, redis_url: str) -> Settings:
+    return for_servers(settings, redis_url)
+
+
+def for_servers(settings: Settings, redis_url: str) -> Settings:
     """Settings for real servers, with leases short enough for a test."""
     return replace(settings, redis_url=redis_url, lease_seconds=3.0, watchdog_seconds=0.5, max_attempts=10)

@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterator
 
 import pytest
 
-from config import ROOT
-from tests.conftest import CUSTOMERS, accepts, environment_of, free_port, wait_until
+from config import ROOT, Settings, load_settings
+from tests.conftest import CUSTOMERS, accepts, environment_of, for_servers, free_port, programs, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -22,14 +22,20 @@ HEAD = (
 TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-@pytest.fixture
-def port(server_settings, start_program) -> int:
-    port = free_port()
-    environ = environment_of(replace(server_settings, port=port), PORT=str(port), MAX_UPLOAD_MB="2")
-    program = start_program(["gunicorn", "-w", "2", "app:create_app()"], environ)
-    wait_until(lambda: accepts(port) or program.process.poll() is not None, "the start of gunicorn")
-    assert program.process.poll() is None, program.log.read_text()
-    return port
+@pytest.fixture(scope="module")
+def web_settings(tmp_path_factory, toy_models, redis_url) -> Settings:
+    folders = {"VAR_DIR": str(tmp_path_factory.mktemp("var")), "MODELS_DIR": str(toy_models)}
+    return for_servers(load_settings({**folders, "PORT": str(free_port())}), redis_url)
+
+
+@pytest.fixture(scope="module")
+def port(web_settings, tmp_path_factory) -> Iterator[int]:
+    environ = environment_of(web_settings, PORT=str(web_settings.port), MAX_UPLOAD_MB="2")
+    with programs(tmp_path_factory.mktemp("web")) as start:
+        program = start(["gunicorn", "-w", "2", "app:create_app()"], environ)
+        wait_until(lambda: accepts(web_settings.port) or program.process.poll() is not None, "the start of gunicorn")
+        assert program.process.poll() is None, program.log.read_text()
+        yield web_settings.port
 
 
 def send_form(connection: http.client.HTTPConnection, megabytes: int, chunked: bool) -> http.client.HTTPResponse:
@@ -80,8 +86,8 @@ def test_many_callers_at_once_get_their_own_customers(port):
         assert list(pool.map(ask, CUSTOMERS * 4)) == [(customer_id, 200) for customer_id in CUSTOMERS * 4]
 
 
-def test_the_smoke_client_passes_with_a_worker_and_fails_without_a_service(port, server_settings, start_program):
-    worker = start_program(["celery", "-A", "worker", "worker", "-c", "1"], environment_of(server_settings))
+def test_the_smoke_client_passes_with_a_worker_and_fails_without_a_service(port, web_settings, start_program):
+    worker = start_program(["celery", "-A", "worker", "worker", "-c", "1"], environment_of(web_settings))
     wait_until(lambda: "ready." in worker.log.read_text() or time.sleep(0.1), "the start of the worker")
     command = [sys.executable, "test.py"]
     environ = {**os.environ, "BASE_URL": f"http://127.0.0.1:{port}"}
