@@ -4,7 +4,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from ml_pipeline.customer_files import FileShape, RowCounts, TextRows, count_rows, describe_upload
-from ml_pipeline.errors import DoesNotFitXlsx
+from ml_pipeline.errors import DoesNotFitXlsx, PipelineError
 from ml_pipeline.result_files import MEDIA_TYPES, XLSX_ROWS, open_result
+from ml_pipeline.schema import MAX_ID_LENGTH, canonical_id
 from services.errors import (
     ConversionFailed,
     JobFailed,
     JobNotFinished,
+    MissingHeader,
     QueueUnavailable,
     RequestTooLarge,
 )
@@ -111,6 +113,7 @@ class BulkService:
             )
         counted = size <= FULL_PARSE_BYTES
         shape = describe_upload(path, shown_name, open_workbooks=counted)
+        self._check_header(shape)
         counts = count_rows(path, shape) if counted else None
         new = NewJob(BULK, BULK_QUEUE, caller.owner, caller.request_id)
         key = f"{new.job_id}/upload.{shape.format}"
@@ -158,6 +161,19 @@ class BulkService:
         self._store.delete(job.job_id)
         self._objects.delete_below(job.job_id)
         log.info("job deleted", extra={"job_id": job.job_id})
+
+    def _check_header(self, shape: FileShape) -> None:
+        """A first row that names a known customer is data; taken for a header, that customer would be lost unsaid."""
+        if shape.id_column_by_name or not shape.header:
+            return
+        first = canonical_id(shape.header[shape.id_column])
+        with suppress(PipelineError):  # without a model nobody is known, and the job will say that there is none
+            snapshot = self._registry.serving().snapshot
+            if len(first) <= MAX_ID_LENGTH and snapshot.positions([first])[0] >= 0:
+                raise MissingHeader(
+                    f"The first row has the known customer {first!r} where a column name should be: the file has no "
+                    "header. Add a first row such as customer_id and send it again."
+                )
 
     def _converted(self, job: Job, wanted: str, caller: Caller) -> ResultFile | ConversionUnderWay:
         conversion = self._store.variant(job.job_id, CONVERSION, wanted)

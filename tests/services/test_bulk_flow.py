@@ -19,6 +19,7 @@ from services.errors import (
     JobInProgress,
     JobNotFinished,
     LeaseLost,
+    MissingHeader,
     ObjectMissing,
     RequestTooLarge,
     UnknownJob,
@@ -189,6 +190,12 @@ def test_a_file_that_is_refused_leaves_no_job_and_no_file(services, upload, loca
         upload(bytes(range(256)) * 10)
     assert services.bulk.jobs(local, None, 10) == []
     assert list((settings.var_dir / "objects").glob("*")) == []
+
+
+def test_a_file_without_a_header_is_refused_instead_of_losing_its_first_customer(upload):
+    with pytest.raises(MissingHeader, match=CUSTOMERS[0]):
+        upload(f"{CUSTOMERS[0]},a\n{CUSTOMERS[1]},b\n")
+    assert upload(f"whoever,note\n{CUSTOMERS[1]},b\n").metadata["id_column"] == "whoever"
 
 
 def test_a_file_over_the_limit_is_refused(settings, queue, tmp_path, local):
