@@ -168,7 +168,11 @@ def running_service(places: Mapping[str, Path], port: int) -> Iterator[list[str]
 def tour_blocks(welcome: list[str], folder: Path, port: int) -> dict[str, str]:
     """What run.py said, and the three commands that it printed, each with its answer."""
     predict, upload, download = [line.strip() for line in welcome if line.strip().startswith("curl")]
-    said = [line for line in welcome if line.startswith(("No ", "Starting", "Serving", "  API", "  Docs", "  Health"))]
+    said = [
+        line
+        for line in welcome
+        if line.startswith(("No ", "Learning", "Starting", "Serving", "  API", "  Docs", "  Health"))
+    ]
     blocks = {
         "first_run": _console(["$ make run", *said]),
         "predict": _console(

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import requests
 
+from docs import make_readme
 from running.embedded_redis import prepare_redis
 from running.ports import free_port
 from tests.e2e.service import PROJECT, Service, left_behind, make_tables, until
@@ -97,6 +98,23 @@ def test_the_three_printed_commands_work_as_they_stand(service: Service, tmp_pat
     assert upload["status"] == "queued"
     assert table[0].startswith("customer_id,customer_name,notes,predicted_total_spend")
     assert len(table) == 6
+
+
+def test_the_answers_in_the_readme_have_the_shape_of_the_real_ones(service: Service, tmp_path: Path) -> None:
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    shown = {block["name"]: block["body"] for block in make_readme.BLOCK.finditer(readme)}
+    for name, command in zip(("predict", "upload"), service.commands, strict=False):
+        said = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=40, check=True
+        )
+        assert _shape(json.loads(shown[name][shown[name].index("{\n") :].split("```")[0])) == _shape(
+            json.loads(said.stdout)
+        )
+
+
+def _shape(value: object) -> object:
+    """The names in a JSON value, without what stands under them."""
+    return {name: _shape(inner) for name, inner in value.items()} if isinstance(value, dict) else None
 
 
 def test_the_smoke_client_passes(service: Service) -> None:
