@@ -21,6 +21,7 @@ from ml_pipeline.calendar_features import (
     TargetMonthSin,
     TargetWeekendDays,
 )
+from ml_pipeline.errors import BadDatasetConfig
 from ml_pipeline.feature_definitions import (
     AvgDaysBetweenTransactions,
     AvgItemsPerTransaction,
@@ -118,7 +119,7 @@ def feature_set(targets: Sequence[str]) -> tuple[Feature, ...]:
     names = [feature.name for feature in features]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(
+        raise BadDatasetConfig(
             f"targets {', '.join(targets)}: two features would be called {', '.join(twice)}; "
             "every target needs a name of its own that makes no other feature's name: rename the target"
         )

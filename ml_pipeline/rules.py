@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ml_pipeline.feature_definitions import SHORTEST_TENURE_DAYS
 from ml_pipeline.features import DAYS_SINCE_FIRST, lifetime_spend_name, spend_window_name
 from ml_pipeline.schema import HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
 
 FloatArray = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
-
-SHORTEST_TENURE_DAYS = 30  # a rate over fewer days would explode for new customers
 
 
 @dataclass(frozen=True)

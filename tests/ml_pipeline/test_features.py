@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from docs.make_features import PAGE, features_page
 from ml_pipeline.engine import open_engine
+from ml_pipeline.errors import BadDatasetConfig
 from ml_pipeline.features import (
     WINDOWS,
     build_features,
@@ -146,7 +147,7 @@ def test_a_shop_may_have_other_targets_or_none(engine, targets):
 
 
 def test_a_target_that_would_take_another_features_name_is_refused_with_the_name():
-    with pytest.raises(ValueError, match=r"days_since_last_transaction.*rename"):
+    with pytest.raises(BadDatasetConfig, match=r"days_since_last_transaction.*rename"):
         feature_set(("last_transaction",))
 
 
