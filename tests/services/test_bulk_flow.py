@@ -103,6 +103,14 @@ def test_money_counts_distinct_customers_and_progress_counts_rows(services, uplo
     assert statistics["currency"] == "INR"
 
 
+def test_a_customer_in_several_slices_is_one_customer(settings, services, queue, upload, local):
+    sliced = build_services(settings, queue, worker_id="w1", store=services.store, rows_per_slice=2)
+    job = upload("customer_id\n" + f"{CUSTOMERS[0]}\n" * 5 + f"{CUSTOMERS[1]}\n")
+    sliced.runner.run(job.job_id)
+    done = services.bulk.status(job.job_id, local)
+    assert (done.status, done.rows_processed, done.statistics["distinct_customers"]) == ("completed", 6, 2)
+
+
 def test_a_file_without_a_known_customer_completes_with_every_row_failed(services, upload, run_queue, local):
     job = upload("customer_id\nnobody\nnone of ours\n")
     run_queue()

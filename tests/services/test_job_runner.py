@@ -8,6 +8,7 @@ from services.errors import JobStoreUnavailable, LeaseLost
 from services.job_runner import JobRunner
 from services.job_store import NewJob, Progress
 from services.logs import current_request_id
+from tests.conftest import wait_until
 
 
 @pytest.fixture
@@ -29,9 +30,12 @@ def test_the_request_id_of_the_upload_is_bound_while_the_job_runs(services, job)
 def test_a_long_task_keeps_its_lease_by_heartbeats(services, job):
     expiries = set()
 
+    def renewed() -> bool:
+        expiries.add(services.store.get(job.job_id).lease_expires_at)
+        return len(expiries) == 3
+
     def work(job, lease):
-        while len(expiries) < 3:
-            expiries.add(services.store.get(job.job_id).lease_expires_at)
+        wait_until(renewed, "the second heartbeat", seconds=10)
         services.store.complete(lease, "key", Progress(1, 1, 1, 0))
 
     runner(services, work, lease_seconds=0.2).run(job.job_id)
