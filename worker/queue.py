@@ -14,8 +14,8 @@ from worker.celery_app import TASK, build_celery
 
 log = logging.getLogger(__name__)
 
-PUBLISH_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.3}
-PATIENCE = {"socket_connect_timeout": 1, "socket_timeout": 1}
+PUBLISH_RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
+PATIENCE = {"socket_connect_timeout": 0.5, "socket_timeout": 0.5}
 """A web request waits for the queue no longer than about a second; the watchdog sends what could not be sent."""
 
 
