@@ -147,7 +147,9 @@ class BatchRequest(RootModel[list[Any]]):
 
 
 class ModelInfoShort(Message):
-    trained_on: Any = Field(description="What the bundle was trained on.")
+    trained_on: str = Field(
+        description="The day it was trained as of: nothing on or after it was seen.", examples=["2026-01-01"]
+    )
     num_features: int
 
 

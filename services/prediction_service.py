@@ -154,7 +154,7 @@ def _answers(model: Model, positions: Sequence[int], explain: bool = False) -> l
         "currency": snapshot.currency,
         "model_version": model.version,
         "model_info": {
-            "trained_on": model.bundle.content.get("trained_on"),
+            "trained_on": model.bundle.as_of.isoformat(),
             "num_features": len(model.bundle.features),
         },
         "as_of": snapshot.as_of.isoformat(),

@@ -20,7 +20,7 @@ def test_an_answer_has_the_documented_fields_and_its_cents_add_up(services):
         "customer_id", "predicted_30d_spend", "currency", "model_version", "model_info", "as_of", "horizon_days",
         "purchase_probability_30d", "intervals", "segment", "cold_start",
     }  # fmt: skip
-    assert set(answer["model_info"]) == {"trained_on", "num_features"}
+    assert answer["model_info"] == {"trained_on": "2026-01-01", "num_features": 62}
     assert set(answer["intervals"]["total"]) == {"lower", "upper"}
 
 
