@@ -41,8 +41,7 @@ lint: $(DEV_READY) ## style, types, direction of imports, Dockerfile, compose fi
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@if grep -nE '://|--(extra-)?index-url|--find-links' requirements*.in requirements*.txt; then \
 		echo "A requirements file names a host; where packages come from is the machine's affair (pip.conf)."; exit 1; fi
-	@$(BIN)/python -m docs.make_readme --check
-	@echo "Lint: ruff, mypy, import-linter, hadolint, compose schema, lock files, README: all fine."
+	@echo "Lint: ruff, mypy, import-linter, hadolint, compose schema, lock files: all fine."
 
 format: $(DEV_READY) ## put the code into its form
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

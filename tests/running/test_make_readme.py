@@ -10,6 +10,10 @@ from docs import make_readme
 TEXT = "before\n<!-- begin sample: made by `make readme` () -->\n<!-- end sample -->\nafter\n"
 
 
+def test_the_readme_is_fresh() -> None:
+    assert make_readme.stale_blocks(make_readme.README.read_text("utf-8"), make_readme.code_fingerprint()) == []
+
+
 def test_a_made_block_is_fresh_and_the_text_around_it_stays() -> None:
     text = make_readme.with_blocks(TEXT, {"sample": "7 rows\n"}, code="abc")
     assert make_readme.stale_blocks(text, code="abc") == []
