@@ -81,13 +81,14 @@ def known_customer() -> str:
     return f"{customer_id}: {spend['total']:.2f} {answer.json()['currency']} in 30 days"
 
 
-def unknown_customer() -> str:
+def invalid_request() -> str:
     answer = post_json("/predict", {"customer_id": "there is no such customer"})
     expect("status for an unknown customer", answer.status, 404)
     expect("fields of an error", sorted(answer.json()), ["error", "message"])
-    answer = call("POST", "/predict", b"{", "application/json")
-    expect("status for malformed JSON", answer.status, 400)
-    return answer.json()["message"]
+    said = answer.json()["message"]
+    malformed = call("POST", "/predict", b"{", "application/json")
+    expect("status for malformed JSON", malformed.status, 400)
+    return f"404: {said}"
 
 
 def bulk_job() -> str:
@@ -125,7 +126,7 @@ def template() -> str:
     return f"{len(template_rows())} sample rows"
 
 
-CHECKS: tuple[Callable[[], str], ...] = (health, template, known_customer, unknown_customer, bulk_job)
+CHECKS: tuple[Callable[[], str], ...] = (health, template, known_customer, invalid_request, bulk_job)
 
 
 def main() -> int:

@@ -31,7 +31,8 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], arguments: S
 
     `arguments=None` means those of the process. Use: `sys.exit(run_command(main))`.
     """
-    log_to_stderr()
+    # on a terminal the progress bars say what is being done; lines in between would tear them apart
+    log_to_stderr(logging.WARNING if sys.stderr.isatty() else logging.INFO)
     try:
         return main(arguments) or 0
     except PipelineError as error:
