@@ -23,7 +23,7 @@ FORM_OVERHEAD_BYTES = 64 * 1024
 LOCAL_ORIGINS = [r"^http://(localhost|127\.0\.0\.1)(:\d+)?$"]
 DESCRIPTION = (
     "What each customer will spend in the next 30 days: one at a time, or for a file of customers as a job. "
-    'Every error has the same shape: {"error": "<Name>", "message": "<what is wrong, and the way out>"}.'
+    'Every error has the same shape: `{"error": "UnknownCustomer", "message": "what is wrong, and the way out"}`.'
 )
 
 
