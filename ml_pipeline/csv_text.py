@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import io
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def _first_bytes(path: Path) -> bytes:
     try:
         with _open_bytes(path) as stream:
             return stream.read(1 << 16)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UnreadableTable(f"{path.name} ends in .gz but is not whole gzip: {error}.") from error
 
 
@@ -67,6 +68,21 @@ def _decode(head: bytes) -> str:
         return codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:
         return head.decode("cp1252", errors="replace")
+
+
+def check_gzip(path: Path) -> None:
+    """Reads a .gz to its end and checks its sums. Raises UnreadableTable where it is cut off or damaged.
+
+    The engine's reader does neither: of a file that was cut off it may take what there is, without a word.
+    """
+    try:
+        with _open_bytes(path) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UnreadableTable(
+            f"{path.name} is cut off or damaged ({error}): its rows may not be all there; copy or pack it anew."
+        ) from error
 
 
 def is_utf16(path: Path) -> bool:

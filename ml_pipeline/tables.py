@@ -17,7 +17,7 @@ import ibis.expr.operations as ops
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
-from ml_pipeline.csv_text import is_utf8, is_utf16, read_header, recode, split_records
+from ml_pipeline.csv_text import check_gzip, is_utf8, is_utf16, read_header, recode, split_records
 from ml_pipeline.errors import AmbiguousTable, MissingColumns, MissingTables, UnreadableTable
 from ml_pipeline.schema import (
     CONFIG_FILE,
@@ -367,6 +367,8 @@ def _load_csv(engine: Backend, plan: _Plan, name: str) -> tuple[str, list[str], 
     """Loads a CSV file; what DuckDB's strict reader refuses is recoded or, record by record, repaired first."""
     encoding = "utf-8"
     warnings: list[str] = []
+    if plan.path.name.lower().endswith(".gz"):
+        check_gzip(plan.path)
     with tempfile.TemporaryDirectory(prefix="tables-") as folder:
         source = plan.path
         if is_utf16(source):
