@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from ml_pipeline.errors import (
     UnsupportedFileType,
 )
 from ml_pipeline.result_rows import find_id_column, lookup_ids
+from ml_pipeline.sheet_extent import check_extent
 
 CSV = "csv"
 XLSX = "xlsx"
@@ -269,6 +271,7 @@ def _closed_workbook(path: Path) -> FileShape:
 
 
 def _describe_workbook(path: Path) -> FileShape:
+    check_extent(path)
     sheet, rows = _sheet_rows(path)
     header = [cell_text(cell) for cell in next(rows, [])]
     if not any(header):
@@ -294,16 +297,15 @@ def _sheet_rows(path: Path) -> tuple[str, Iterator[list[Any]]]:
 
 
 def _without_outer_blank_rows(rows: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    held_back: list[list[Any]] = []
+    held_back = 0
     begun = False
     for row in rows:
         if all(cell == "" for cell in row):
-            if begun:
-                held_back.append(row)
+            held_back += begun
             continue
         begun = True
-        yield from held_back
-        held_back.clear()
+        yield from repeat([""] * len(row), held_back)
+        held_back = 0
         yield row
 
 

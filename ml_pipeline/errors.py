@@ -104,5 +104,9 @@ class TooManyColumns(CustomerFileError):
     """The header has more columns than are taken."""
 
 
+class TooManyCells(CustomerFileError):
+    """A sheet spans more cells than are read."""
+
+
 class DoesNotFitXlsx(CustomerFileError):
     """The rows exceed what an Excel sheet can hold."""

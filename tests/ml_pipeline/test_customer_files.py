@@ -11,11 +11,13 @@ from ml_pipeline.customer_files import FileShape, cell_text, count_rows, describ
 from ml_pipeline.errors import (
     EmptyFile,
     NoDataRows,
+    TooManyCells,
     TooManyColumns,
     UnevenRow,
     UnreadableFile,
     UnsupportedFileType,
 )
+from ml_pipeline.sheet_extent import check_extent
 
 
 @pytest.fixture
@@ -217,3 +219,33 @@ def test_a_large_workbook_stays_closed_at_the_upload_but_must_be_one(upload):
 )
 def test_a_cell_is_written_as_a_person_reads_it(cell, text):
     assert cell_text(cell) == text
+
+
+def test_a_stray_cell_in_the_last_corner_of_a_sheet_is_refused_before_it_is_given_room(upload):
+    rows = [["customer_id"], ["C1"]]
+    buffer = io.BytesIO()
+    book = xlsxwriter.Workbook(buffer, {"in_memory": True})
+    sheet = book.add_worksheet()
+    for number, row in enumerate(rows):
+        sheet.write_row(number, 0, row)
+    sheet.write(1_048_575, 16_383, "stray")
+    book.close()
+    with pytest.raises(TooManyCells, match="16,384 columns and 1,048,576 rows"):
+        describe_upload(*upload(buffer.getvalue(), "customers.xlsx"))
+
+
+def test_the_extent_of_a_sheet_counts_from_its_first_cell(tmp_path):
+    book = tmp_path / "far.xlsx"
+    with xlsxwriter.Workbook(book) as made:
+        sheet = made.add_worksheet()
+        for row in range(1_000_000, 1_000_010):
+            sheet.write(row, 16_000, "C1")
+            sheet.write(row, 16_001, row)
+    check_extent(book, cells_limit=20)
+    with pytest.raises(TooManyCells, match="2 columns and 10 rows"):
+        check_extent(book, cells_limit=19)
+
+
+def test_blank_rows_between_two_rows_of_a_sheet_are_rows(upload):
+    path, name = upload(workbook(["customer_id", "n"], ["C1", 1], [], [], ["C2", 2], []), "customers.xlsx")
+    assert rows_of(path, describe_upload(path, name)) == [("C1", 1.0), ("", ""), ("", ""), ("C2", 2.0)]
