@@ -27,7 +27,7 @@ from ml_pipeline.errors import (
     UnsupportedFileType,
 )
 from ml_pipeline.result_rows import find_id_column, lookup_ids
-from ml_pipeline.sheet_extent import check_extent
+from ml_pipeline.sheet_extent import DAMAGED, check_extent
 
 CSV = "csv"
 XLSX = "xlsx"
@@ -271,7 +271,10 @@ def _closed_workbook(path: Path) -> FileShape:
 
 
 def _describe_workbook(path: Path) -> FileShape:
-    check_extent(path)
+    try:
+        check_extent(path)
+    except DAMAGED:
+        raise _no_workbook() from None
     sheet, rows = _sheet_rows(path)
     header = [cell_text(cell) for cell in next(rows, [])]
     if not any(header):

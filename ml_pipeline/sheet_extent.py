@@ -10,27 +10,24 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from ml_pipeline.errors import TooManyCells, UnreadableFile
+from ml_pipeline.errors import TooManyCells
 
 CELLS_LIMIT = 50_000_000
 CHUNK_BYTES = 1 << 20
 LONGEST_REFERENCE = 64
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+"""What the zip module raises for archives that are broken, encrypted or packed in an unknown way."""
 _COLUMN = re.compile(rb"""\sr=["']([A-Za-z]+)[0-9]""")
 _ROW = re.compile(rb"""\sr=["'][A-Za-z]*([0-9]{1,40})["']""")
 
 
 def check_extent(path: Path, cells_limit: int = CELLS_LIMIT) -> None:
-    """Raises TooManyCells if a sheet spans more cells than the limit, UnreadableFile if the archive is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.lower().endswith(".xml"):
-                    with archive.open(name) as part:
-                        _check_part(part, cells_limit)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError):
-        raise UnreadableFile(
-            "The workbook is damaged or locked by a password. Open it in Excel and save it again without a password."
-        ) from None
+    """Raises TooManyCells if a sheet spans more cells than the limit, one of DAMAGED for what is no whole archive."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.lower().endswith(".xml"):
+                with archive.open(name) as part:
+                    _check_part(part, cells_limit)
 
 
 def _check_part(part: IO[bytes], cells_limit: int) -> None:
