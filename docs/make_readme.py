@@ -2,8 +2,8 @@
 
 `python -m docs.make_readme` makes the default sample, trains it, runs the tour, and writes the blocks between the markers.
 `python -m docs.make_readme --check` compares only: a block that was edited by hand, or an accuracy table made by other
-code than the one that stands here, is an error. Which code counts: every module of ml_pipeline that decides a number, as
-parsed (comments, docstrings and layout do not count), and the locked versions of the libraries that compute.
+code than the one that stands here, is an error. Which code counts: what the sample and the training import, as parsed
+(comments, docstrings and layout do not count), and the locked versions of the libraries that compute.
 """
 
 import argparse
@@ -27,17 +27,8 @@ from running.ports import free_port
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"
-SILENT_MODULES = {
-    "__init__",
-    "command",
-    "errors",
-    "explore",
-    "import_flat",
-    "model_card",
-    "predict",
-    "progress",
-    "run_pipeline",
-}
+DECIDING = ("sample_data", "train")
+SILENT = {"command", "data_report", "errors", "model_card", "progress"}
 COMPUTING = ("xgboost-cpu", "lightgbm", "scikit-learn", "numpy", "scipy", "duckdb", "ibis-framework")
 CODE_BOUND = ("accuracy", "sample")
 BLOCK = re.compile(
@@ -56,9 +47,10 @@ def main() -> int:
         problems = stale_blocks(README.read_text("utf-8"), code_fingerprint())
         sys.stderr.writelines(f"README.md: {problem}\n" for problem in problems)
         return 1 if problems else 0
+    code = code_fingerprint()  # of what runs now, whatever is edited meanwhile
     with tempfile.TemporaryDirectory(prefix="readme-") as folder:
         blocks = make_blocks(Path(folder))
-    README.write_text(with_blocks(README.read_text("utf-8"), blocks, code_fingerprint()), "utf-8")
+    README.write_text(with_blocks(README.read_text("utf-8"), blocks, code), "utf-8")
     return 0
 
 
@@ -92,12 +84,25 @@ def _seal(name: str, body: str, code: str) -> str:
 def code_fingerprint() -> str:
     """Changes when code or libraries change in a way that can move a number; the same on every supported Python."""
     digest = hashlib.sha256()
-    for path in sorted((PROJECT / "ml_pipeline").glob("*.py")):
-        if path.stem not in SILENT_MODULES:
-            digest.update(f"{path.stem}{_shape(ast.parse(path.read_text('utf-8')))}".encode())
+    for name, tree in sorted(deciding_modules().items()):
+        digest.update(f"{name}{_shape(tree)}".encode())
     locked = (PROJECT / "requirements.txt").read_text().splitlines()
     digest.update("".join(sorted(line for line in locked if line.split("==")[0] in COMPUTING)).encode())
     return digest.hexdigest()[:12]
+
+
+def deciding_modules() -> dict[str, ast.Module]:
+    """Every module of ml_pipeline that can move a number: what sample and training import, near or far."""
+    found: dict[str, ast.Module] = {}
+    waiting = list(DECIDING)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in SILENT:
+            continue
+        found[name] = ast.parse((PROJECT / "ml_pipeline" / f"{name}.py").read_text("utf-8"))
+        imports = [node.module for node in ast.walk(found[name]) if isinstance(node, ast.ImportFrom) and node.module]
+        waiting += [module.removeprefix("ml_pipeline.") for module in imports if module.startswith("ml_pipeline.")]
+    return found
 
 
 def _shape(node: object) -> str:
