@@ -187,6 +187,8 @@ def _describe_csv(path: Path) -> FileShape:
         raise UnreadableFile(f"The header is longer than {SAMPLE_BYTES // 1024} kB. {ACCEPTED}")
     delimiter = _delimiter(text[:header_end])
     header, blank_lines, has_rows = _header(text, delimiter, is_whole)
+    if not has_rows and any(re.search(r"[\r\n]", name) for name in header):
+        raise UnreadableFile(f"A quote in the header is not closed, so that the file seems to have no rows. {ACCEPTED}")
     if not has_rows:
         raise NoDataRows(f"The file has a header ({_shown(header)}) and no row below it. Add one row per customer.")
     chosen = find_id_column(header)
@@ -356,9 +358,35 @@ def _read_csv(path: Path, shape: FileShape, rows_per_slice: int) -> Iterator[Row
                 column_types=dict.fromkeys(names, pa.string()), null_values=[], strings_can_be_null=False
             ),
         )
+        spans_lines = False
         for batch in reader:
+            spans_lines = spans_lines or any(_has_line_break(column) for column in batch.columns)
             for start in range(0, batch.num_rows, rows_per_slice):
                 yield TextRows(batch.slice(start, rows_per_slice))
+    if spans_lines:
+        _check_quotes(path, shape)
+
+
+def _has_line_break(cells: pa.Array) -> bool:
+    return bool(pc.any(pc.or_(pc.match_substring(cells, "\n"), pc.match_substring(cells, "\r"))).as_py())
+
+
+def _check_quotes(path: Path, shape: FileShape) -> None:
+    """Arrow lets a quote that nobody closed swallow the rows below it: a cell of several lines must end with its quote."""
+    with path.open(encoding=shape.encoding, newline="") as lines:
+        records = csv.reader(lines, delimiter=shape.delimiter, strict=True)
+        while True:
+            line = records.line_num + 1
+            try:
+                if next(records, None) is None:
+                    return
+            except csv.Error:
+                if records.line_num > line:
+                    raise UnreadableFile(
+                        f"The row that begins in line {line} has a quote that is not closed, or a cell of several lines "
+                        f"that is longer than {csv.field_size_limit() >> 10} kB. Close the quote, and double those that "
+                        'belong to the text (""), so that no row is taken for a part of another.'
+                    ) from None
 
 
 @contextmanager

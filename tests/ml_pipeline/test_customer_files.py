@@ -249,3 +249,30 @@ def test_the_extent_of_a_sheet_counts_from_its_first_cell(tmp_path):
 def test_blank_rows_between_two_rows_of_a_sheet_are_rows(upload):
     path, name = upload(workbook(["customer_id", "n"], ["C1", 1], [], [], ["C2", 2], []), "customers.xlsx")
     assert rows_of(path, describe_upload(path, name)) == [("C1", 1.0), ("", ""), ("", ""), ("C2", 2.0)]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'C1,"a\nC2,b\nC3,c\n',
+        'C1,"a\nC2,"b"\nC3,c\n',
+        'C0,x\nC1,"a\nC2,"b\nC3,c',
+    ],
+)
+def test_a_quote_that_is_never_closed_swallows_no_row_unsaid(upload, rows):
+    path, name = upload("customer_id,note\n" + rows)
+    shape = describe_upload(path, name)
+    with pytest.raises(UnreadableFile, match=r"begins in line [23] has a quote that is not closed") as caught:
+        count_rows(path, shape)
+    assert "C2" not in str(caught.value)
+
+
+def test_a_quote_that_is_never_closed_in_the_header_is_named(upload):
+    with pytest.raises(UnreadableFile, match="quote in the header is not closed"):
+        describe_upload(*upload('"customer_id,note\nC1,a\nC2,b\n'))
+
+
+def test_cells_of_several_lines_and_quotes_within_a_cell_are_read(upload):
+    path, name = upload('customer_id,note\r\nC1,"a\r\n""b""\r\n"\r\nC2,5" pipe\r\nC3,"c" \r\n')
+    shape = describe_upload(path, name)
+    assert texts_of(path, shape) == [("C1", 'a\r\n"b"\r\n'), ("C2", '5" pipe'), ("C3", "c ")]
