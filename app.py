@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
         validation_error_status=400,
         validation_error_model=ErrorAnswer,
         validation_error_callback=validation_answer,
+        security_schemes={},
         doc_ui=False,
         static_folder=None,
     )

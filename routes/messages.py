@@ -118,7 +118,7 @@ class PredictRequest(Message):
         json_schema_extra={"required": ["customer_id"]},
         openapi_extra={"example": {"customer_id": "12345"}},  # type: ignore[typeddict-unknown-key]
     )
-    customer_id: CustomerId = None
+    customer_id: CustomerId = Field(default_factory=lambda: None)  # its absence is named by the service
 
     def as_sent(self) -> dict[str, Any]:
         """The fields that were in the body."""
@@ -235,7 +235,10 @@ class ModelPerformance(Message):
 
 class UploadForm(Message):
     model_config = ConfigDict(json_schema_extra={"required": ["file"]})
-    file: FileStorage = Field(default=None, description="CSV or XLSX with one header row and a customer id per row.")  # type: ignore[assignment]
+    file: FileStorage = Field(  # type: ignore[assignment]
+        default_factory=lambda: None,
+        description="CSV or XLSX with one header row and a customer id per row.",
+    )
 
     def received(self) -> tuple[Path, str]:
         """Where the uploaded file is on disk, and its name. Raises MissingFile."""

@@ -81,3 +81,14 @@ def test_no_file_outside_the_page_is_served(client):
 def test_the_index_lists_every_documented_endpoint(client, document):
     listed = client.get("/").json["endpoints"]
     assert set(listed) == {name for name, _operation in operations(document)}
+
+
+def nulls(part, within=None, path=()):
+    if part is None and not (path[-1] == "default" and {"type": "null"} in within.get("anyOf", ())):
+        yield path
+    for name, inner in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+        yield from nulls(inner, part, (*path, name))
+
+
+def test_the_document_has_nulls_only_as_defaults_of_what_may_be_null(document):
+    assert list(nulls(document)) == []
