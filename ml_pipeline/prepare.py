@@ -19,7 +19,7 @@ import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
 from ml_pipeline.cleaning import CleanTables, clean_tables
-from ml_pipeline.command import run_command
+from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.data_report import report_markdown
 from ml_pipeline.engine import open_engine
 from ml_pipeline.progress import Progress
@@ -78,6 +78,8 @@ def prepare_dataset(
         describe_purchases(purchases, clean, config)
         stage.note(**{name: clean.report.purchases[name] for name in ("rows", "customers")})
         stage.advance()
+    for warning in clean.report.warnings:
+        log.warning(warning)
     with progress.stage("write", steps=1) as stage:
         report = _write(engine, out_dir, raw, clean, purchases, customers)
         drop_tables(engine, *raw.tables.values(), *raw.malformed.values(), *clean.quarantine.values())
@@ -143,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--out", type=Path, required=True, help="folder for what comes out")
     parser.add_argument("--as-of", type=date.fromisoformat, help="read nothing on or after this day (YYYY-MM-DD)")
-    parser.add_argument("--threads", type=int, help="processor threads (default: all)")
+    parser.add_argument("--threads", type=thread_count, help="processor threads (default: all)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out, prefix="work-") as work_dir:

@@ -1,5 +1,7 @@
 """Cleans the tables that sales refer to: customers, products, and those of which only the keys matter."""
 
+from collections.abc import Sequence
+
 import ibis
 import ibis.expr.types as ir
 
@@ -19,7 +21,10 @@ def clean_customers(judge: Judge) -> ir.Table | None:
         selected = judge.read_days(selected, CUSTOMERS.name, "customer_since")
     else:
         selected = selected.mutate(customer_since_day=ibis.null("date"), customer_since_fault=ibis.literal("empty"))
-    kept, judged = _keep_keys(judge, selected, CUSTOMERS.name)
+    not_yet = []
+    if judge.as_of is not None:
+        not_yet.append(("on_or_after_as_of", selected.customer_since_day >= judge.as_of))
+    kept, judged = _keep_keys(judge, selected, CUSTOMERS.name, not_yet)
     unreadable = kept.customer_since_fault.notnull() & (kept.customer_since_fault != "empty")
     judge.flag(kept, {"customer_since_unreadable": unreadable}, None)
     judge.note_empty(kept, "customer_since_day", CUSTOMERS, "customer_since")
@@ -56,10 +61,13 @@ def clean_keys(judge: Judge, table: str) -> ir.Table | None:
     return _keep(judge, kept.select(key), judged, table)
 
 
-def _keep_keys(judge: Judge, rows: ir.Table, table: str) -> tuple[ir.Table, ir.Table]:
+def _keep_keys(
+    judge: Judge, rows: ir.Table, table: str, more_rules: Sequence[tuple[str, ir.Value]] = ()
+) -> tuple[ir.Table, ir.Table]:
     """The kept rows, and the table of the engine that they are a part of."""
     key = TABLES[table].key
-    rule = first_rule((f"empty_{key}", rows[key] == ""), ("overlong_id", rows[key].length() > MAX_ID_LENGTH))
+    overlong = ("overlong_id", rows[key].length() > MAX_ID_LENGTH)
+    rule = first_rule((f"empty_{key}", rows[key] == ""), overlong, *more_rules)
     judged = materialise(judge.engine, rows.mutate(rule=rule), table)
     judged = judge.set_repeats_aside(judged, (key,), f"duplicate_{key}")
     return judge.settle(judged, table, None), judged

@@ -27,6 +27,10 @@ FUTURE_GAP_DAYS = 30
 """Behind a gap of more days than this ..."""
 FUTURE_SHARE = 0.001
 """... no more than this share of the header rows may follow for them to count as the future."""
+DOUBTFUL_SHARE = 0.01
+"""More than FUTURE_SHARE and no more than this behind such a gap count as data, with a warning."""
+FARTHEST_AS_OF_DAYS = 3_653
+"""A given as_of may lie so far behind the last day of the data."""
 SMALL_TABLE = 1_000
 """Below so many rows a single row is already more than the share; it counts as the future ..."""
 STRAY_GAP_DAYS = 365
@@ -147,7 +151,41 @@ def _last_day(judge: Judge, judged: ir.Table) -> date:
             f"{HEADERS.name} has no row that can be kept ({why}); at least one dated row with a customer is needed."
         )
     judge.report.first_day = counts[0][0]
-    return find_last_day(counts)
+    last_day = find_last_day(counts)
+    judge.report.warnings += [*doubtful_end(counts, last_day), *_distant_as_of(judge.as_of, last_day)]
+    return last_day
+
+
+def doubtful_end(rows_by_day: Sequence[tuple[date, int]], last_day: date) -> list[str]:
+    """A warning where a few rows behind a long gap are too many to be set aside, and so decide the last day."""
+    kept = [(day, rows) for day, rows in rows_by_day if day <= last_day]
+    total = sum(rows for _, rows in rows_by_day)
+    after = sum(rows for _, rows in kept)
+    for (day, rows), (following, _) in itertools.pairwise(kept):
+        after -= rows
+        if (following - day).days > FUTURE_GAP_DAYS and after <= DOUBTFUL_SHARE * total:
+            return [
+                f"{HEADERS.name}: {after} rows follow {day} behind a gap of {(following - day).days} days; they are more "
+                f"than {FUTURE_SHARE:.1%} of {total} and count as data, so the last day is {last_day}. If their dates are "
+                "wrong, correct them or give an as_of"
+            ]
+    return []
+
+
+def _distant_as_of(as_of: date | None, last_day: date) -> list[str]:
+    """A warning where a given as_of lies far behind the data. Raises NotEnoughHistory where it lies years behind."""
+    days = 0 if as_of is None else (as_of - last_day).days
+    if days > FARTHEST_AS_OF_DAYS:
+        raise NotEnoughHistory(
+            f"as_of {as_of} is {days} days after the last day of the data, {last_day}; more than {FARTHEST_AS_OF_DAYS} "
+            "days of nothing are no history to learn from. Give an earlier as_of, or leave it out."
+        )
+    if days > FUTURE_GAP_DAYS:
+        return [
+            f"as_of {as_of} is {days} days after the last day of the data, {last_day}: in between nobody buys anything, "
+            "and what is learned and predicted says so"
+        ]
+    return []
 
 
 def _flag_headers(judge: Judge, headers: ir.Table, has_lines: bool) -> None:

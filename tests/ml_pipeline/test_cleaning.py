@@ -16,7 +16,7 @@ from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import NotEnoughHistory, RowsLost
 from ml_pipeline.judging import Judge
 from ml_pipeline.prepare import Prepared
-from ml_pipeline.sales_headers import find_last_day
+from ml_pipeline.sales_headers import doubtful_end, find_last_day
 from ml_pipeline.sales_lines import check_money
 from ml_pipeline.sample_data import write_sample_tables
 from ml_pipeline.sample_model import SampleParameters
@@ -210,6 +210,43 @@ def test_nothing_on_or_after_a_given_as_of_is_read(tmp_path: Path) -> None:
     assert "future_date" not in _rules(prepared.report, HEADERS)
     assert {row["day"] for row in purchase_rows(tmp_path / "out")} == {date(2025, 1, 2), date(2025, 1, 4)}
     _check_conservation(prepared.report, {name: text.count("\n") - 1 for name, text in DIRTY.items()})
+
+
+def test_a_customer_who_signed_up_on_or_after_a_given_as_of_is_not_known_yet(tmp_path: Path) -> None:
+    tables = {
+        "customer_details": "customer_id,customer_since\nearly,2025-01-04\nlate,2025-01-05\nundated,\nbuyer,2025-02-01\n",
+        HEADERS: "transaction_id,customer_id,transaction_date,total_amount\nt1,buyer,2025-01-02,5\n",
+    }
+    shop = write_shop(tmp_path / "data", tables, "[targets]\n")
+    prepared = prepare_shop(shop, tmp_path / "out", as_of=date(2025, 1, 5))
+    known = {row["customer_id"]: row["customer_since"] for row in prepared.customers.to_pyarrow().to_pylist()}
+    assert known == {"early": date(2025, 1, 4), "undated": None, "buyer": None}
+    assert _rules(prepared.report, "customer_details")["on_or_after_as_of"] == 2
+
+
+def test_a_last_day_that_few_rows_behind_a_long_gap_decide_is_a_warning() -> None:
+    rows_by_day = [*_days((0, 500), (1, 497)), (date(2099, 2, 7), 3)]
+    last_day = find_last_day(rows_by_day)
+    assert last_day == date(2099, 2, 7)
+    (warning,) = doubtful_end(rows_by_day, last_day)
+    assert "3 rows follow 2025-01-02" in warning
+    assert "2099-02-07" in warning
+    assert doubtful_end(_days((0, 1_000), (400, 20)), JAN_1 + timedelta(days=400)) == []
+    assert doubtful_end(_days((0, 1_000), (400, 1)), JAN_1) == []
+
+
+def test_an_as_of_far_behind_the_data_is_a_warning_and_years_behind_is_refused(tmp_path: Path) -> None:
+    shop = write_shop(tmp_path / "data", DIRTY)
+    near, far = (
+        prepare_shop(shop, tmp_path / "out", as_of=as_of).report["warnings"]
+        for as_of in (date(2025, 2, 10), date(2025, 3, 10))
+    )
+    assert isinstance(near, list)
+    assert isinstance(far, list)
+    assert not [warning for warning in near if "as_of" in warning]
+    assert [warning for warning in far if "as_of 2025-03-10 is 53 days after the last day" in warning]
+    with pytest.raises(NotEnoughHistory, match="9999-12-31"):
+        prepare_shop(shop, tmp_path / "out", as_of=date(9999, 12, 31))
 
 
 def test_a_shop_without_any_row_to_keep_is_refused_with_the_rules(tmp_path: Path) -> None:
