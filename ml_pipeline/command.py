@@ -1,5 +1,6 @@
 """How the pipeline's commands start and end: plain logs on stderr, one line for what is wrong, no traceback."""
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +28,9 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
 
 def run_command(main: Callable[[Sequence[str] | None], int | None], arguments: Sequence[str] | None = None) -> int:
-    """Runs a command's `main(arguments)` and returns its exit code: 0, 2 for a PipelineError, 130 for Ctrl-C.
+    """Runs a command's `main(arguments)` and returns its exit code: 0, 2 for what is refused, 130 for Ctrl-C.
+
+    Refused is a PipelineError, or a path that the system does not let be read or written.
 
     `arguments=None` means those of the process. Use: `sys.exit(run_command(main))`.
     """
@@ -38,6 +41,21 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], arguments: S
     except PipelineError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2
+    except OSError as error:
+        where = error.filename or "a file"
+        logging.getLogger(__name__).debug("refused by the system", exc_info=True)
+        sys.stderr.write(
+            f"{type(error).__name__}: {where}: {error.strerror or error}; check that the path is right, that it may be "
+            "read or written, and that the disk has room.\n"
+        )
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+
+
+def thread_count(text: str) -> int:
+    """The value of an option --threads, at least 1. Raises argparse.ArgumentTypeError, which argparse words."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} threads; give a whole number from 1 on")
+    return int(text)

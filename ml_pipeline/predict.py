@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 
 from ml_pipeline.bundle import read_pointer
-from ml_pipeline.command import run_command
+from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.customer_files import describe_upload, read_rows
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import UnsupportedFileType
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ids", type=Path, required=True, help="file of customers: .csv or .xlsx")
     parser.add_argument("--out", type=Path, required=True, help="where the result goes: .csv, .xlsx or .parquet")
     parser.add_argument("--as-of", type=date.fromisoformat, help="predict the 30 days from this day (YYYY-MM-DD)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=thread_count, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     rows, successful = predict_from_tables(options, Progress())
     log.info("written", extra={"file": options.out.name, "rows": rows, "failed": rows - successful})

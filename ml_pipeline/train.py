@@ -43,7 +43,7 @@ from ml_pipeline.bundle import (
     write_atomically,
     write_pointer,
 )
-from ml_pipeline.command import run_command
+from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import NotEnoughHistory
 from ml_pipeline.intervals import COVERAGE, fit_intervals
@@ -391,7 +391,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "var" / "pipeline", help="reports, quarantine, spill files")
     parser.add_argument("--as-of", type=date.fromisoformat, help="train as if this day (YYYY-MM-DD) were today")
     parser.add_argument("--profile", choices=("quick", "full"), default="full")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=thread_count, default=os.cpu_count() or 1)
 
 
 def prepare_and_train(options: argparse.Namespace, progress: Progress) -> tuple[ServingPair, dict[str, Any]]:

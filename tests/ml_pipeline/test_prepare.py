@@ -134,6 +134,26 @@ def test_the_command_prepares_a_folder(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_path_that_cannot_be_written_is_one_line_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_shop(tmp_path / "data", DIRTY)
+    (tmp_path / "file").write_text("no folder")
+    assert run_command(main, ["--data", str(data), "--out", str(tmp_path / "file")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"FileExistsError: {tmp_path / 'file'}: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "two", "1.5"])
+def test_a_number_of_threads_below_one_is_refused_by_its_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], threads: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--data", str(tmp_path), "--out", str(tmp_path / "out"), f"--threads={threads}"])
+    assert repr(threads) in capsys.readouterr().err
+
+
 def test_a_command_says_what_is_wrong_in_one_line_and_ends_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
