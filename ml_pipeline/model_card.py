@@ -164,7 +164,7 @@ def _served(content: Mapping[str, Any], backtest: Mapping[str, Any], targets: Se
     low, high = content["segments"]["thresholds"]
     first, second = content["segments"]["quantiles"]
     lines.append(
-        f"- **Segments**: {SEGMENTS[0]} below {low:,.2f}, {SEGMENTS[2]} from {high:,.2f} of predicted total "
+        f"- **Segments**: {SEGMENTS[0]} up to {low:,.2f}, {SEGMENTS[2]} above {high:,.2f} of predicted total "
         f"(the {first:.0%} and {second:.0%} quantiles of the judged predictions)."
     )
     prior = content["never_bought"]

@@ -131,8 +131,11 @@ class Predictor:
 
 
 def segments(total: FloatArray, thresholds: Sequence[float]) -> npt.NDArray[np.uint8]:
-    """0 low, 1 medium, 2 high: how many of the two thresholds the predicted total (n,) reaches."""
-    return np.searchsorted(np.array(thresholds), total, side="right").astype(np.uint8)
+    """0 low, 1 medium, 2 high: how many of the two thresholds the predicted total (n,) exceeds.
+
+    Exceeds, not reaches: where half of the customers are predicted 0, or all alike, a threshold is that very number.
+    """
+    return np.searchsorted(np.array(thresholds), total, side="left").astype(np.uint8)
 
 
 def load_predictor(models_dir: Path, bundle_id: str, threads: int = 1) -> Predictor:

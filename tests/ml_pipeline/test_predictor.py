@@ -63,5 +63,10 @@ def test_a_bundle_that_answers_otherwise_than_when_it_was_made_is_refused(copied
         load_predictor(changed.parent.parent, changed.name)
 
 
-def test_segments_begin_at_their_thresholds():
-    assert segments(np.array([0.0, 99.99, 100.0, 399.0, 400.0]), [100.0, 400.0]).tolist() == [0, 0, 1, 1, 2]
+def test_segments_begin_above_their_thresholds():
+    assert segments(np.array([0.0, 100.0, 100.01, 400.0, 400.01]), [100.0, 400.0]).tolist() == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("thresholds", [[0.0, 0.0], [0.0, 7.0]])
+def test_who_is_predicted_nothing_is_of_low_value_also_where_that_is_the_median(thresholds):
+    assert segments(np.zeros(3), thresholds).tolist() == [0, 0, 0]
