@@ -4,12 +4,14 @@
 """
 
 import argparse
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -71,6 +73,7 @@ LIBRARIES = ("xgboost", "lightgbm", "scikit-learn", "numpy", "duckdb", "ibis-fra
 INTEGRATORS = ("xgboost", "lightgbm")
 ENHANCED_METADATA = "model_metadata_enhanced.json"
 CARD = "MODEL_CARD.md"
+PROMOTION_LOCK = ".promotion.lock"
 
 
 @dataclass(frozen=True)
@@ -350,19 +353,44 @@ def _probability(backtest: Backtest, observations: Observations, members: Sequen
 
 
 def promote(models_dir: Path, pair: ServingPair) -> None:
-    """Makes the pair serve and lays out the copies for integrators under their documented names."""
+    """Makes the pair serve and lays out the copies for integrators under their documented names.
+
+    One at a time per models folder, so that copies and pointer are of one bundle when two trainings end together.
+    Copies of the promotion before that this one does not have go; nothing else in the folder is touched.
+    """
+    with _promotion_lock(models_dir):
+        _lay_out(models_dir, pair)
+        write_pointer(models_dir, pair)
+
+
+@contextmanager
+def _promotion_lock(models_dir: Path) -> Iterator[None]:
+    with (models_dir / PROMOTION_LOCK).open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # given back by the system when the process ends, however it ends
+        yield
+
+
+def _lay_out(models_dir: Path, pair: ServingPair) -> None:
     folder = versions_dir(models_dir) / pair.bundle_id
     content = json.loads((folder / "metadata.json").read_text("utf-8"))
     offered = {name: each for name, each in content["members"].items() if each["integrators"]}
     copies = {Path(each["file"]).name: (folder / each["file"]).read_bytes() for each in offered.values()}
     copies[CARD] = (folder / CARD).read_bytes()
     copies[ENHANCED_METADATA] = json.dumps(_for_integrators(content, offered), indent=1, ensure_ascii=False).encode()
-    for stale in (path for library in INTEGRATORS for path in models_dir.glob(f"{library}_*") if path.is_file()):
-        if stale.name not in copies:
-            stale.unlink()
+    stale = _laid_out(models_dir) - set(copies)
     for name, body in copies.items():
         write_atomically(models_dir / name, body)
-    write_pointer(models_dir, pair)
+    for name in stale:
+        (models_dir / name).unlink(missing_ok=True)
+
+
+def _laid_out(models_dir: Path) -> set[str]:
+    """The names of the boosters that the last promotion copied, as its metadata lists them."""
+    try:
+        content = json.loads((models_dir / ENHANCED_METADATA).read_text("utf-8"))
+        return {Path(each["file"]).name for each in content["models"].values()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def _for_integrators(content: Mapping[str, Any], offered: Mapping[str, Any]) -> dict[str, Any]:

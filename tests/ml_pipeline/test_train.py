@@ -1,5 +1,8 @@
+import fcntl
 import json
 import re
+import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ import pytest
 from ml_pipeline.bundle import digests_below, load_metadata, read_pointer, versions_dir
 from ml_pipeline.features import feature_names
 from ml_pipeline.snapshot import SEGMENTS, money_columns
+from ml_pipeline.train import PROMOTION_LOCK, promote
+from tests.ml_pipeline.toy_models import write_toy_pair
 
 LEARNERS = ("random_forest", "xgboost", "lightgbm")
 
@@ -69,6 +74,34 @@ def test_the_pointer_names_the_pair_and_the_bundle_is_what_was_sealed(trained_sh
     found = digests_below(folder)
     del found["metadata.json"]
     assert found == sealed
+
+
+def test_a_promotion_takes_away_its_forerunners_copies_and_nothing_else(trained_shop, tmp_path):
+    models = tmp_path / "models"
+    pair = write_toy_pair(models, ["c1"])  # a bundle without boosters
+    shutil.copytree(versions_dir(trained_shop.models), versions_dir(models), dirs_exist_ok=True)
+    promote(models, trained_shop.pair)
+    (models / "xgboost_notes.txt").write_text("mine")
+    content = json.loads((versions_dir(models) / pair.bundle_id / "metadata.json").read_text())
+    assert not content["members"]
+    promote(models, pair)
+    assert [path.name for path in models.glob("*gb*")] == ["xgboost_notes.txt"]
+    assert read_pointer(models) == pair
+
+
+def test_a_promotion_waits_for_the_one_that_is_under_way(trained_shop, tmp_path):
+    models = tmp_path / "models"
+    before = write_toy_pair(models, ["c1"])
+    shutil.copytree(versions_dir(trained_shop.models), versions_dir(models), dirs_exist_ok=True)
+    with (models / PROMOTION_LOCK).open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=promote, args=(models, trained_shop.pair))
+        waiting.start()
+        waiting.join(0.3)
+        assert (waiting.is_alive(), read_pointer(models)) == (True, before)
+        assert not (models / "model_metadata_enhanced.json").exists()
+    waiting.join()
+    assert read_pointer(models) == trained_shop.pair
 
 
 def test_every_known_customer_is_in_the_snapshot_whether_he_bought_or_not(trained_shop):
