@@ -119,6 +119,7 @@ class _XlsxResult:
         self._day = self._book.add_format({"num_format": "yyyy-mm-dd"})
         self._moment = self._book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
         self._clock = self._book.add_format({"num_format": "hh:mm:ss"})
+        self._hours = self._book.add_format({"num_format": "[h]:mm:ss"})
         for column, name in enumerate(self._header):
             self._put_text(0, column, neutral_text(name))
         self._next_row = 1
@@ -153,8 +154,10 @@ class _XlsxResult:
             self._sheet.write_datetime(row, column, cell, self._moment)
         elif isinstance(cell, dt.date):
             self._sheet.write_datetime(row, column, cell, self._day)
-        elif isinstance(cell, (dt.time, dt.timedelta)):
+        elif isinstance(cell, dt.time):
             self._sheet.write_datetime(row, column, cell, self._clock)
+        elif isinstance(cell, dt.timedelta):
+            self._sheet.write_datetime(row, column, cell, self._hours)
         else:
             self._put_text(row, column, str(cell))
 

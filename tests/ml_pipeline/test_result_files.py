@@ -51,14 +51,19 @@ def test_several_slices_are_one_file(tmp_path):
 
 def test_a_workbook_keeps_text_as_text_and_numbers_as_numbers(tmp_path):
     day, moment = dt.date(2025, 1, 31), dt.datetime(2025, 1, 31, 15, 30)
-    rows = SheetRows([["00042", 12345.0], [day, moment], ["=1+1", True], ["", dt.time(3, 4, 5)]], 2)
-    answers = pa.record_batch([pa.array([1.5, None, 0.0, 2.0]), pa.array(["a", "b", "-3", "+x"])], names=HEADER[2:])
+    rows = SheetRows(
+        [["00042", 12345.0], [day, moment], ["=1+1", True], ["", dt.time(3, 4, 5)], ["", dt.timedelta(hours=30)]], 2
+    )
+    answers = pa.record_batch(
+        [pa.array([1.5, None, 0.0, 2.0, 3.0]), pa.array(["a", "b", "-3", "+x", "c"])], names=HEADER[2:]
+    )
     cells = cells_of(write(tmp_path / "r.xlsx", "xlsx", rows, answers=answers))
     assert cells[0] == tuple(HEADER)
     assert cells[1] == ("00042", 12345, 1.5, "a")
     assert cells[2] == (dt.datetime(2025, 1, 31), moment, None, "b")
     assert cells[3] == ("'=1+1", True, 0, "-3")
     assert cells[4] == (None, dt.time(3, 4, 5), 2, "'+x")
+    assert cells[5] == (None, dt.timedelta(hours=30), 3, "c")
     assert isinstance(cells[1][0], str)
 
 
