@@ -18,7 +18,17 @@ log = logging.getLogger(__name__)
 
 EXTENSION = "customer_spend"
 JSON_LIMIT = 16 * 1024 * 1024
-PROXY_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
+PROXY_HEADERS = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+)
+"""Any of these says that somebody passes the request on; not every proxy is set up to say for whom."""
 OPEN_TO_ALL = ("/health/live", "/health/ready")
 """Probes come from other hosts, and these tell nothing but alive or not."""
 DRAIN_SECONDS = 30.0

@@ -32,7 +32,9 @@ def test_a_caller_from_elsewhere_gets_401_with_the_way_out(client, address):
     assert "ALLOW_ANONYMOUS=1" in answer.json["message"]
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "Via", "X-Real-IP"]
+)
 def test_a_proxy_on_this_machine_does_not_make_its_callers_local(client, header):
     assert client.get("/", headers={header: "127.0.0.1"}).status_code == 401
 
