@@ -11,7 +11,7 @@ from ml_pipeline.customer_files import FileShape, count_rows, describe_upload, r
 from ml_pipeline.result_files import open_result
 from ml_pipeline.result_rows import Answered, answer_rows, lookup_ids, result_header
 from ml_pipeline.snapshot import result_columns
-from services.bulk_service import file_metadata
+from services.bulk_service import check_header, file_metadata
 from services.job_store import Job, JobStore, Lease, Progress
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore
@@ -38,7 +38,7 @@ class BulkJobs:
         """
         model = self._pinned(job, lease)
         with self._objects.local(job.parameters["upload_key"]) as upload:
-            job, shape = self._read_metadata(job, lease, upload)
+            job, shape = self._read_metadata(job, lease, upload, model)
             key = f"{job.job_id}/result-{lease.fence}.{shape.format}"
             tally = self._write_result(upload, shape, shape.format, key, model, job.rows_total, lease)
         self._store.complete(lease, key, tally.progress(job.rows_total), tally.statistics(model))
@@ -62,7 +62,7 @@ class BulkJobs:
             job = self._store.pin(lease, serving.bundle.bundle_id, serving.snapshot.snapshot_id)
         return self._registry.pair(str(job.bundle_id), str(job.snapshot_id))
 
-    def _read_metadata(self, job: Job, lease: Lease, upload: Path) -> tuple[Job, FileShape]:
+    def _read_metadata(self, job: Job, lease: Lease, upload: Path, model: Model) -> tuple[Job, FileShape]:
         """Fills in what was left open at the upload because the file is large."""
         shape = FileShape.from_parameters(job.parameters["shape"])
         if job.rows_total is not None:
@@ -70,6 +70,7 @@ class BulkJobs:
         filename, size = str(job.parameters["filename"]), int(job.parameters["size"])
         if not shape.header:
             shape = describe_upload(upload, filename)
+            check_header(shape, model.snapshot)
         counts = count_rows(upload, shape, self._rows_per_slice)
         return self._store.record_metadata(lease, file_metadata(filename, size, shape, counts), counts.rows), shape
 

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from ml_pipeline.customer_files import FileShape, RowCounts, TextRows, count_rows, describe_upload
-from ml_pipeline.errors import DoesNotFitXlsx, PipelineError
+from ml_pipeline.errors import DoesNotFitXlsx, ModelError
 from ml_pipeline.result_files import MEDIA_TYPES, XLSX_ROWS, open_result
 from ml_pipeline.schema import MAX_ID_LENGTH, canonical_id
+from ml_pipeline.snapshot import Snapshot
 from services.errors import (
     ConversionFailed,
     JobFailed,
@@ -23,7 +24,7 @@ from services.errors import (
     QueueUnavailable,
     RequestTooLarge,
 )
-from services.job_store import COMPLETED, FAILED, PROCESSING, QUEUED, Job, JobStore, NewJob, Progress
+from services.job_store import COMPLETED, FAILED, PROCESSING, QUEUED, Job, JobStore, NewJob
 from services.model_registry import ModelRegistry
 from services.object_store import ObjectStore
 from services.queue import JobQueue
@@ -113,7 +114,8 @@ class BulkService:
             )
         counted = size <= FULL_PARSE_BYTES
         shape = describe_upload(path, shown_name, open_workbooks=counted)
-        self._check_header(shape)
+        with suppress(ModelError):  # without a model nobody is known, and the job will say that there is none
+            check_header(shape, self._registry.serving().snapshot)
         counts = count_rows(path, shape) if counted else None
         new = NewJob(BULK, BULK_QUEUE, caller.owner, caller.request_id)
         key = f"{new.job_id}/upload.{shape.format}"
@@ -161,19 +163,6 @@ class BulkService:
         self._store.delete(job.job_id)
         self._objects.delete_below(job.job_id)
         log.info("job deleted", extra={"job_id": job.job_id})
-
-    def _check_header(self, shape: FileShape) -> None:
-        """A first row that names a known customer is data; taken for a header, that customer would be lost unsaid."""
-        if shape.id_column_by_name or not shape.header:
-            return
-        first = canonical_id(shape.header[shape.id_column])
-        with suppress(PipelineError):  # without a model nobody is known, and the job will say that there is none
-            snapshot = self._registry.serving().snapshot
-            if len(first) <= MAX_ID_LENGTH and snapshot.positions([first])[0] >= 0:
-                raise MissingHeader(
-                    f"The first row has the known customer {first!r} where a column name should be: the file has no "
-                    "header. Add a first row such as customer_id and send it again."
-                )
 
     def _converted(self, job: Job, wanted: str, caller: Caller) -> ResultFile | ConversionUnderWay:
         conversion = self._store.variant(job.job_id, CONVERSION, wanted)
@@ -231,9 +220,19 @@ def estimated_seconds(job: Job) -> int:
     return max(1, math.ceil(rows / ROWS_PER_SECOND))
 
 
-def progress_of(job: Job) -> Progress:
-    """Rows done so far."""
-    return Progress(job.rows_total, job.rows_processed, job.rows_successful, job.rows_failed)
+def check_header(shape: FileShape, snapshot: Snapshot) -> None:
+    """A first row that names a known customer is data; taken for a header, that customer would be lost unsaid.
+
+    Raises MissingHeader. A header that is not read yet, or that has a column of the right name, passes.
+    """
+    if shape.id_column_by_name or not shape.header:
+        return
+    first = canonical_id(shape.header[shape.id_column])
+    if len(first) <= MAX_ID_LENGTH and snapshot.positions([first])[0] >= 0:
+        raise MissingHeader(
+            f"The first row has the known customer {first!r} where a column name should be: the file has no "
+            "header. Add a first row such as customer_id and send it again."
+        )
 
 
 def file_metadata(filename: str, size: int, shape: FileShape, counts: RowCounts | None) -> dict[str, Any]:

@@ -356,6 +356,14 @@ def test_a_large_workbook_is_opened_by_the_job(services, upload, run_queue, loca
     assert read_csv(services, services.bulk.result(job.job_id, "csv", local))[0]["status"] == "success"
 
 
+def test_a_large_workbook_without_a_header_loses_no_customer_to_it(services, upload, run_queue, local, monkeypatch):
+    monkeypatch.setattr("services.bulk_service.FULL_PARSE_BYTES", 10)
+    job = upload(workbook([["C00001"], ["C00002"]]), "a.xlsx")
+    run_queue()
+    job = services.bulk.status(job.job_id, local)
+    assert (job.status, job.error_name) == ("failed", "MissingHeader")
+
+
 def test_a_large_file_that_is_broken_further_down_fails_the_job_by_name(
     services, upload, run_queue, local, monkeypatch
 ):
