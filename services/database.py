@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from services.errors import JobStoreUnavailable
 from services.migrations import migrate
@@ -30,15 +30,17 @@ POSTGRES_PATIENCE = {
 def open_engine(url: str, pooled: bool = True) -> sa.Engine:
     """An engine for this process; open it after any fork.
 
+    What is written stays out of its errors, and so of the log: file names and headers may be personal.
     pooled=False closes each connection at once, for a process that still forks children.
     """
     pool = {} if pooled else {"poolclass": sa.NullPool}
     if sa.make_url(url).get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, connect_args=POSTGRES_PATIENCE, **pool)
+        patience = {"pool_pre_ping": True, "connect_args": POSTGRES_PATIENCE}
+        return sa.create_engine(url, hide_parameters=True, **patience, **pool)
     database = sa.make_url(url).database
     if database is not None:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **pool)
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS}, **pool)
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -110,7 +112,7 @@ def _named_failures(engine: sa.Engine) -> Iterator[None]:
     except (OperationalError, InterfaceError) as problem:
         raise _unavailable(engine, problem) from problem
     except DBAPIError as problem:
-        if problem.connection_invalidated:
+        if problem.connection_invalidated or type(problem) is DatabaseError:  # SQLite: not, or no longer, a database
             raise _unavailable(engine, problem) from problem
         raise
 

@@ -196,6 +196,8 @@ class JobStore:
 
     def find(self, job_id: str, owner: str, kind: str) -> Job:
         """The job if it is of this kind and this caller's. Raises UnknownJob, as for one that never was."""
+        if "\0" in job_id:  # Postgres takes no such text
+            raise _unknown(job_id)
         with self._database.reading() as connection:
             job = _first(connection, jobs.c.job_id == job_id)
         if job is None or job.owner != owner or job.kind != kind:

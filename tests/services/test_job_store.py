@@ -271,3 +271,24 @@ def test_a_database_file_that_cannot_be_made_is_named(tmp_path):
     store = JobStore(Database(open_engine(f"sqlite:///{tmp_path / 'jobs'}")), 15, 2)
     with pytest.raises(JobStoreUnavailable):
         store.live_workers(1)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "jobs").write_bytes(b"not a database" * 1000)
+    store = JobStore(Database(open_engine(f"sqlite:///{tmp_path / 'jobs'}")), 15, 2)
+    with pytest.raises(JobStoreUnavailable, match="DatabaseError"):
+        store.live_workers(1)
+
+
+@pytest.mark.parametrize("job_id", ["", "\0", "x" * 5000, "\ufffd"])
+def test_an_id_that_no_job_can_have_is_unknown(store, job_id):
+    with pytest.raises(UnknownJob):
+        store.find(job_id, "local", "bulk_predict")
+
+
+def test_an_error_of_the_database_does_not_tell_what_was_to_be_written(store, clock):
+    with pytest.raises(sa.exc.IntegrityError) as caught, clock.writing() as connection:
+        connection.execute(
+            sa.text("INSERT INTO jobs (job_id, kind) VALUES (:job_id, :kind)"), {"job_id": "j", "kind": "Ada"}
+        )
+    assert "Ada" not in str(caught.value).split("DETAIL")[0]
