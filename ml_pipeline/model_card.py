@@ -135,6 +135,13 @@ def _data(content: Mapping[str, Any], data_report: Mapping[str, Any]) -> str:
     ]
     lines += ["", render_table(["table", "rows in", "kept", "set aside", "money set aside"], rows)]
     lines += ["", "Every rule of the cleaning with its count is in `data_report.json` of this version."]
+    lines.append("")
+    for target, floor in (content["net_floor"] or {}).items():
+        if floor["floored_rows"]:
+            lines += [
+                f"- Returns exceeded purchases of {target} in {floor['floored_rows']:,} of {floor['rows']:,} training windows of "
+                f"a customer; their net spend counts as 0, which leaves out {floor['floored_money']:,.2f} of returns."
+            ]
     libraries = ", ".join(f"{name} {version}" for name, version in content["libraries"].items())
     return "\n".join([*lines, "", f"Made with {libraries}."])
 
@@ -168,6 +175,12 @@ def _served(content: Mapping[str, Any], backtest: Mapping[str, Any], targets: Se
         f"(the {first:.0%} and {second:.0%} quantiles of the judged predictions)."
     )
     prior = content["never_bought"]
+    if not prior["observations"]:
+        lines.append(
+            "- **Known customers who never bought** are answered with 0: there was no past observation of such a customer "
+            "(it takes a customer_since before an as_of that was learned from), so this is no estimate."
+        )
+        return "\n".join(lines)
     lines.append(
         f"- **Known customers who never bought** get the mean of {prior['observations']:,} past observations of such "
         f"customers: {prior['spend']['total']:,.2f}, purchase probability {prior['probability']:.3f}."

@@ -64,7 +64,7 @@ from ml_pipeline.prepare import Prepared, prepare_dataset
 from ml_pipeline.progress import Progress, Stage
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.snapshot import money_columns
-from ml_pipeline.targets import build_targets
+from ml_pipeline.targets import build_targets, net_floor_report
 from ml_pipeline.training_set import Observations, build_observations, plan_windows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,7 +137,8 @@ def train(
     with progress.stage("bundle and snapshot", 3) as stage:
         stage.doing("bundle")
         never_bought = _never_bought_prior(engine, prepared, plan.learning, targets)
-        bundle_id = _write_bundle(models_dir, prepared, profile, backtest, report, observations, members, never_bought)
+        known = {"never_bought": never_bought, "net_floor": net_floor(engine, prepared, plan.learning, targets)}
+        bundle_id = _write_bundle(models_dir, prepared, profile, backtest, report, observations, members, known)
         stage.advance("snapshot")
         predictor = load_predictor(models_dir, bundle_id, profile.effort.threads)
         snapshot_id, n_customers = build_snapshot(engine, prepared, predictor, models_dir)
@@ -235,6 +236,17 @@ def _never_bought_prior(
     }
 
 
+def net_floor(
+    engine: Backend, prepared: Prepared, days: Sequence[date], targets: Sequence[str]
+) -> dict[str, dict[str, float]] | None:
+    """How often and how much the floor at 0 took from the labels, per target; None where returns are not subtracted."""
+    if prepared.config.spend != "net":
+        return None
+    rows = engine.to_pyarrow(net_floor_report(prepared.purchases, days, targets)).to_pylist()
+    by_target = {row.pop("target"): row for row in rows}
+    return {name: by_target[name] for name in money_columns(targets)}
+
+
 def _upper_quantile(amounts: npt.NDArray[np.float64], n: int) -> float:
     """The upper end of the interval over n customers of whom only those in `amounts` spent anything."""
     if not n:
@@ -251,10 +263,10 @@ def _write_bundle(
     report: Mapping[str, Any],
     observations: Observations,
     members: Sequence[TrainedMember],
-    never_bought: Mapping[str, Any],
+    known: Mapping[str, Any],
 ) -> str:
     targets = prepared.config.target_names
-    content = _metadata(prepared, profile, backtest, observations, members, never_bought)
+    content = _metadata(prepared, profile, backtest, observations, members, known)
     with staged_folder(versions_dir(models_dir)) as staging:
         (staging / "members").mkdir()
         for trained in members:
@@ -274,7 +286,7 @@ def _metadata(
     backtest: Backtest,
     observations: Observations,
     members: Sequence[TrainedMember],
-    never_bought: Mapping[str, Any],
+    known: Mapping[str, Any],
 ) -> dict[str, Any]:
     targets, plan = prepared.config.target_names, backtest.plan
     columns, everything = money_columns(targets), slice(0, len(observations))
@@ -321,7 +333,7 @@ def _metadata(
             "quantiles": list(SEGMENT_QUANTILES),
             "thresholds": np.quantile(judged[TOTAL_TARGET], SEGMENT_QUANTILES).tolist(),
         },
-        "never_bought": dict(never_bought),
+        **known,
     }
 
 

@@ -3,14 +3,17 @@ import json
 import re
 import shutil
 import threading
+from datetime import date
 
 import numpy as np
 import pytest
 
 from ml_pipeline.bundle import digests_below, load_metadata, read_pointer, versions_dir
 from ml_pipeline.features import feature_names
+from ml_pipeline.model_card import write_model_card
 from ml_pipeline.snapshot import SEGMENTS, money_columns
-from ml_pipeline.train import PROMOTION_LOCK, promote
+from ml_pipeline.train import PROMOTION_LOCK, net_floor, promote
+from tests.ml_pipeline.small_shop import prepare_shop, write_shop
 from tests.ml_pipeline.toy_models import write_toy_pair
 
 LEARNERS = ("random_forest", "xgboost", "lightgbm")
@@ -149,6 +152,34 @@ def test_the_card_shows_every_candidate_of_every_target_beside_the_rules(trained
         assert table.index("last 90 days ÷ 3") < (table.index("xgboost") if target != "other" else len(table))
     assert re.search(r"Trained as of \d{4}-\d\d-\d\d", card)
     assert not re.search(r"\bnan\b|\bNone\b", card)
+
+
+def test_the_card_says_how_often_and_how_much_the_floor_at_0_took_in_net_mode(trained_shop, tmp_path):
+    header = "transaction_id,customer_id,transaction_date,total_amount\n"
+    sales = (
+        "t1,c1,2025-01-02,100\nt2,c1,2025-01-20,-130.5\nt3,c2,2025-01-05,40\nt4,c2,2025-02-01,-5\nt5,c2,2025-02-20,1\n"
+    )
+    shop = write_shop(tmp_path / "data", {"store_sales_header": header + sales}, 'spend = "net"\n[targets]\n')
+    prepared = prepare_shop(shop, tmp_path / "out")
+    days = [date(2025, 1, 2), date(2025, 2, 1)]
+    floor = net_floor(prepared.purchases.get_backend(), prepared, days, ())
+    assert floor["total"] == {"rows": 3, "floored_rows": 2, "floored_money": 34.5}
+    assert net_floor(trained_shop.engine, trained_shop.prepared, days, ()) is None
+    metadata = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content
+    write_model_card(
+        tmp_path / "card.md", {**metadata, "net_floor": floor}, trained_shop.report, trained_shop.prepared.report, ()
+    )
+    assert "purchases of total in 2 of 3 training windows" in (tmp_path / "card.md").read_text()
+    assert "34.50 of returns" in (tmp_path / "card.md").read_text()
+
+
+def test_the_card_calls_a_zero_without_any_observation_no_estimate(trained_shop, tmp_path):
+    metadata = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content
+    nobody = {"observations": 0, "spend": dict.fromkeys(metadata["never_bought"]["spend"], 0.0), "probability": 0.0}
+    content = {**metadata, "never_bought": nobody}
+    write_model_card(tmp_path / "card.md", content, trained_shop.report, trained_shop.prepared.report, ())
+    assert "this is no estimate" in (tmp_path / "card.md").read_text()
+    assert "mean of 0 past observations" not in (tmp_path / "card.md").read_text()
 
 
 def test_nothing_personal_reaches_the_artifacts(trained_shop):
