@@ -18,7 +18,7 @@ from ml_pipeline.errors import LabelOverlap
 from ml_pipeline.features import transaction_count_name
 from ml_pipeline.intervals import fit_intervals
 from ml_pipeline.learners import LEARNERS, MONEY, PROBABILITY, Effort, Fold, Learner, LightGBMLearner
-from ml_pipeline.metrics import capped_r2, d2, normalised_gini, score_interval, score_probability, score_spend
+from ml_pipeline.metrics import capped_r2, d2, normalised_gini, rmse, score_interval, score_probability, score_spend
 from ml_pipeline.progress import Stage
 from ml_pipeline.reconcile import reconcile_parts
 from ml_pipeline.rules import RULES, spend_history
@@ -34,7 +34,8 @@ ACTIVE_DAYS = 90
 RESAMPLES = 40
 NOISE_MARGIN = 2.0
 SELECTION_RULE = (
-    "A candidate's score is capped R² + D² + normalised Gini, averaged over the selection windows (undefined counts 0). "
+    "A candidate's score is capped R² + D² + normalised Gini, averaged over the selection windows (undefined counts 0); "
+    "of equal scores the lower RMSE decides. "
     "The model with the highest score serves if it beats the best rule on the same rows by more than "
     f"{NOISE_MARGIN:g} bootstrap standard deviations of their difference ({RESAMPLES} paired resamples of customers); "
     "else the best rule serves."
@@ -152,8 +153,13 @@ def _contest(
         candidates += [_judge_learner(learner, observations, plan, target, effort, stage) for learner in LEARNERS]
     judged = [candidate for candidate in candidates if candidate.predicted]
     scores = {candidate.name: _selection_score(candidate, observations, plan, target) for candidate in judged}
-    best_rule = max((c for c in judged if c.kind == RULE), key=lambda c: scores[c.name])
-    best_model = max((c for c in judged if c.kind == MODEL), key=lambda c: scores[c.name], default=None)
+
+    def rank(candidate: Candidate) -> tuple[float, float]:
+        """Where everybody spends the same no score is defined, and the first rule (zero) must not win by its place."""
+        return scores[candidate.name], -_selection_rmse(candidate, observations, plan, target)
+
+    best_rule = max((c for c in judged if c.kind == RULE), key=rank)
+    best_model = max((c for c in judged if c.kind == MODEL), key=rank, default=None)
     if best_model is None:
         return Contest(target, tuple(candidates), scores, best_rule, best_rule, None, None)
     advantage = scores[best_model.name] - scores[best_rule.name]
@@ -235,6 +241,11 @@ def can_learn(labels: FloatArray, kind: str) -> bool:
 def _selection_score(candidate: Candidate, observations: Observations, plan: WindowPlan, target: str) -> float:
     labels = observations.spend[target]
     return float(np.mean([_score(labels[observations.on(day)], candidate.predicted[day]) for day in plan.selection]))
+
+
+def _selection_rmse(candidate: Candidate, observations: Observations, plan: WindowPlan, target: str) -> float:
+    labels = observations.spend[target]
+    return float(np.mean([rmse(labels[observations.on(day)], candidate.predicted[day]) for day in plan.selection]))
 
 
 def _score(actual: FloatArray, predicted: FloatArray) -> float:

@@ -30,8 +30,10 @@ def rmse(actual: FloatArray, predicted: FloatArray) -> float:
 
 def r2(actual: FloatArray, predicted: FloatArray) -> float | None:
     """Share of variance explained; None when the actual values are all the same."""
+    if np.ptp(actual) == 0:  # the sum below need not be 0 then: the mean of equal numbers is rounded
+        return None
     variance = float(np.square(actual - actual.mean()).sum())
-    return None if variance == 0 else 1 - float(np.square(actual - predicted).sum()) / variance
+    return 1 - float(np.square(actual - predicted).sum()) / variance
 
 
 def capped_r2(actual: FloatArray, predicted: FloatArray) -> float | None:

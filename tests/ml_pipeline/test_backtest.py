@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import pairwise
 
@@ -135,6 +136,19 @@ def test_a_shop_where_nobody_buys_a_target_still_gets_its_rules():
     )
     assert report["targets"]["grocery"]["served_kind"] == "rule"
     assert [c["metrics"] for c in report["targets"]["grocery"]["candidates"] if c["kind"] == "model"] == [None] * 3
+
+
+def test_where_everybody_spends_the_same_the_rule_that_says_so_serves_and_not_the_first_one():
+    observations = shop(lambda rng, n: np.full(n, 0.05))
+    column = {name: index for index, name in enumerate(NAMES)}
+    for target in (None, "grocery"):
+        observations.features[:, column[spend_window_name(30, target)]] = 40.0
+    same = {name: np.full(len(observations), amount) for name, amount in (("total", 40.0), ("grocery", 40.0))}
+    same["other"] = np.zeros(len(observations))
+    _, report = judged(replace(observations, spend=same, bought=np.ones(len(observations))))
+    assert report["targets"]["total"]["served"] in ("mean", "last_30_days")
+    assert report["targets"]["total"]["reconciled"]["all"]["bias"] == pytest.approx(1.0)
+    assert report["targets"]["other"]["reconciled"]["all"]["mae"] == pytest.approx(0.0)
 
 
 def test_calibrated_probabilities_ascend_and_are_never_certain():

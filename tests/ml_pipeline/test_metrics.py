@@ -79,6 +79,15 @@ def test_metrics_are_undefined_and_not_zero_where_nobody_spent():
     assert metrics.auc(np.zeros(50), np.linspace(0, 1, 50)) is None
 
 
+@pytest.mark.parametrize("amount", [0.1, 33.33, 1234.56])
+def test_no_variance_is_explained_where_everybody_spends_the_same(amount):
+    """The mean of equal numbers is rounded, so that their variance in floats need not be 0."""
+    actual = np.full(7, amount)
+    assert metrics.r2(actual, np.zeros(7)) is None
+    assert metrics.capped_r2(actual, np.zeros(7)) is None
+    assert metrics.d2(actual, np.zeros(7)) is None
+
+
 def test_ties_are_broken_at_random_but_always_alike():
     actual = np.r_[np.ones(500), np.zeros(500)]
     tied = np.r_[np.full(999, 2.0), 3.0]
