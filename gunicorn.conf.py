@@ -1,11 +1,16 @@
 """gunicorn reads this by itself from the working directory; what stands on its command line wins."""
 
+import socket
+import struct
 from typing import Any
 
 from gunicorn.glogging import Logger
 
 from config import load_settings
 from services.logs import json_handler
+
+STALLED_SECONDS = 30
+"""A client that neither sends nor takes a byte for so long has gone: else each would hold one thread for ever."""
 
 _settings = load_settings()
 
@@ -30,3 +35,14 @@ accesslog = None
 loglevel = _settings.log_level.lower()
 logger_class = JsonLogger
 control_socket_disable = True
+
+
+def when_ready(server: Any) -> None:
+    """Bounds the wait for the head of a request: accepted connections inherit it."""
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALLED_SECONDS, 0))
+
+
+def pre_request(_worker: Any, request: Any) -> None:
+    """Bounds each wait for a part of the body, and for the client to take a part of the answer."""
+    request.unreader.sock.settimeout(STALLED_SECONDS)

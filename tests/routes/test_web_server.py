@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -84,6 +85,28 @@ def test_many_callers_at_once_get_their_own_customers(port):
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(ask, CUSTOMERS * 4)) == [(customer_id, 200) for customer_id in CUSTOMERS * 4]
+
+
+@pytest.mark.parametrize(
+    "stalled",
+    [
+        b"GET /health/live HT",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+    ],
+    ids=["head", "body"],
+)
+def test_a_client_that_goes_silent_does_not_hold_its_thread_for_ever(web_settings, start_program, tmp_path, stalled):
+    number = free_port()
+    config = tmp_path / "impatient.conf.py"
+    config.write_text((ROOT / "gunicorn.conf.py").read_text() + "\nSTALLED_SECONDS = 1\n")
+    command = ["gunicorn", "-c", str(config), "-w", "1", "--threads", "1", "-b", f"127.0.0.1:{number}"]
+    start_program([*command, "app:create_app()"], environment_of(web_settings))
+    wait_until(lambda: accepts(number) or time.sleep(0.1), "the start of gunicorn")
+    with socket.create_connection(("127.0.0.1", number)) as silent:
+        silent.sendall(stalled)
+        connection = http.client.HTTPConnection("127.0.0.1", number, timeout=20)
+        connection.request("GET", "/health/live")
+        assert connection.getresponse().status == 200
 
 
 def test_the_smoke_client_passes_with_a_worker_and_fails_without_a_service(port, web_settings, start_program):
