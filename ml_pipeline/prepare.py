@@ -26,6 +26,7 @@ from ml_pipeline.progress import Progress
 from ml_pipeline.purchases import build_customers, build_purchases, describe_purchases
 from ml_pipeline.schema import DatasetConfig, load_dataset_config
 from ml_pipeline.tables import ROW_NUMBER, RawTables, drop_tables, materialise, read_tables
+from ml_pipeline.turns import taking_turns
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,15 @@ def prepare_dataset(
 def _write(
     engine: Backend, out_dir: Path, raw: RawTables, clean: CleanTables, purchases: ir.Table, customers: ir.Table
 ) -> dict[str, object]:
+    """Two preparations into one folder take turns: all files there are of the later one."""
     out_dir.mkdir(parents=True, exist_ok=True)
+    with taking_turns(out_dir):
+        return _write_files(engine, out_dir, raw, clean, purchases, customers)
+
+
+def _write_files(
+    engine: Backend, out_dir: Path, raw: RawTables, clean: CleanTables, purchases: ir.Table, customers: ir.Table
+) -> dict[str, object]:
     for rows, name in ((purchases, PURCHASES_FILE), (customers, CUSTOMERS_FILE)):
         partial = out_dir / f"{name}.partial"
         engine.to_parquet(rows, partial)

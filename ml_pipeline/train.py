@@ -4,14 +4,12 @@
 """
 
 import argparse
-import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -66,6 +64,7 @@ from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.snapshot import money_columns
 from ml_pipeline.targets import build_targets, net_floor_report
 from ml_pipeline.training_set import Observations, build_observations, plan_windows
+from ml_pipeline.turns import taking_turns
 
 ROOT = Path(__file__).resolve().parent.parent
 SEGMENT_QUANTILES = (0.5, 0.8)
@@ -73,7 +72,6 @@ LIBRARIES = ("xgboost", "lightgbm", "scikit-learn", "numpy", "duckdb", "ibis-fra
 INTEGRATORS = ("xgboost", "lightgbm")
 ENHANCED_METADATA = "model_metadata_enhanced.json"
 CARD = "MODEL_CARD.md"
-PROMOTION_LOCK = ".promotion.lock"
 
 
 @dataclass(frozen=True)
@@ -370,16 +368,9 @@ def promote(models_dir: Path, pair: ServingPair) -> None:
     One at a time per models folder, so that copies and pointer are of one bundle when two trainings end together.
     Copies of the promotion before that this one does not have go; nothing else in the folder is touched.
     """
-    with _promotion_lock(models_dir):
+    with taking_turns(models_dir):
         _lay_out(models_dir, pair)
         write_pointer(models_dir, pair)
-
-
-@contextmanager
-def _promotion_lock(models_dir: Path) -> Iterator[None]:
-    with (models_dir / PROMOTION_LOCK).open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # given back by the system when the process ends, however it ends
-        yield
 
 
 def _lay_out(models_dir: Path, pair: ServingPair) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from ml_pipeline.command import run_command
 from ml_pipeline.prepare import Prepared, main
 from ml_pipeline.sample_data import write_sample_tables
+from ml_pipeline.turns import LOCK_FILE, taking_turns
 from tests.ml_pipeline.small_shop import DIRTY, dirty_shop, prepare_shop, purchase_rows, write_shop
 
 SECRETS = ("asha", "bela", "nobody", "555-01", "@example", "Dev")
@@ -122,6 +124,19 @@ def test_the_order_of_rows_does_not_matter_where_no_key_repeats(sample_folder: P
 # ---- the command
 
 
+def test_a_preparation_waits_for_another_one_that_writes_into_the_same_folder(tmp_path: Path) -> None:
+    data, out = write_shop(tmp_path / "data", DIRTY), tmp_path / "out"
+    out.mkdir()
+    with taking_turns(out):
+        waiting = threading.Thread(target=prepare_shop, args=(data, out))
+        waiting.start()
+        waiting.join(2.0)
+        assert waiting.is_alive()
+        assert [path.name for path in out.iterdir()] == [LOCK_FILE]
+    waiting.join()
+    assert (out / "data_report.json").is_file()
+
+
 def test_the_command_prepares_a_folder(tmp_path: Path) -> None:
     data = write_shop(tmp_path / "data", DIRTY)
     command = [sys.executable, "-m", "ml_pipeline.prepare", "--data", str(data), "--out", str(tmp_path / "out")]
@@ -130,7 +145,7 @@ def test_the_command_prepares_a_folder(tmp_path: Path) -> None:
     assert "as_of=2025-01-10" in done.stderr
     assert done.stdout == ""
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "customers.parquet", "data_report.json", "data_report.md", "purchases.parquet", "quarantine",
+        ".lock", "customers.parquet", "data_report.json", "data_report.md", "purchases.parquet", "quarantine",
     }  # fmt: skip
 
 

@@ -1,4 +1,3 @@
-import fcntl
 import json
 import re
 import shutil
@@ -12,7 +11,8 @@ from ml_pipeline.bundle import digests_below, load_metadata, read_pointer, versi
 from ml_pipeline.features import feature_names
 from ml_pipeline.model_card import write_model_card
 from ml_pipeline.snapshot import SEGMENTS, money_columns
-from ml_pipeline.train import PROMOTION_LOCK, net_floor, promote
+from ml_pipeline.train import net_floor, promote
+from ml_pipeline.turns import taking_turns
 from tests.ml_pipeline.small_shop import prepare_shop, write_shop
 from tests.ml_pipeline.toy_models import write_toy_pair
 
@@ -96,8 +96,7 @@ def test_a_promotion_waits_for_the_one_that_is_under_way(trained_shop, tmp_path)
     models = tmp_path / "models"
     before = write_toy_pair(models, ["c1"])
     shutil.copytree(versions_dir(trained_shop.models), versions_dir(models), dirs_exist_ok=True)
-    with (models / PROMOTION_LOCK).open("a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    with taking_turns(models):
         waiting = threading.Thread(target=promote, args=(models, trained_shop.pair))
         waiting.start()
         waiting.join(0.3)
