@@ -18,6 +18,7 @@ from services.errors import (
     JobFailed,
     JobInProgress,
     JobNotFinished,
+    JobStoreUnavailable,
     LeaseLost,
     MissingHeader,
     ObjectMissing,
@@ -252,6 +253,33 @@ def test_of_two_runs_of_a_job_only_the_holder_of_the_lease_is_counted(services, 
     assert services.bulk.status(job.job_id, local) == taken_over
     assert taken_over.result_key.endswith("result-2.csv")
     assert len(read_csv(services, services.bulk.result(job.job_id, None, local))) == 2
+
+
+def test_progress_is_seen_after_each_slice(services, upload, settings, queue, local, monkeypatch):
+    job = upload("customer_id\n" + "C1\n" * 3)
+    sliced = build_services(settings, queue, worker_id="w1", store=services.store, rows_per_slice=2)
+    seen = []
+    record = services.store.record_progress
+
+    def watched(*recorded):
+        record(*recorded)
+        seen.append(services.bulk.status(job.job_id, local).rows_processed)
+
+    monkeypatch.setattr(services.store, "record_progress", watched)
+    sliced.runner.run(job.job_id)
+    assert seen == [2, 3]
+
+
+def test_an_upload_that_cannot_be_recorded_leaves_no_file(services, upload, settings, monkeypatch):
+    def away(_new):
+        raise JobStoreUnavailable("The database of the jobs does not answer.")
+
+    monkeypatch.setattr(services.store, "add", away)
+    with pytest.raises(JobStoreUnavailable):
+        upload("customer_id\nC1\n")
+    assert [
+        path for path in (settings.var_dir / "objects").rglob("*") if path.is_file() and "unfinished" not in str(path)
+    ] == []
 
 
 def test_a_lease_that_is_lost_in_the_middle_stops_the_work_before_the_next_slice(services, upload, settings, queue):

@@ -280,6 +280,12 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
         store.live_workers(1)
 
 
+def test_a_job_of_another_kind_is_not_found(store):
+    job = store.add(NEW)
+    with pytest.raises(UnknownJob):
+        store.find(job.job_id, "local", "convert_result")
+
+
 @pytest.mark.parametrize("job_id", ["", "\0", "x" * 5000, "\ufffd"])
 def test_an_id_that_no_job_can_have_is_unknown(store, job_id):
     with pytest.raises(UnknownJob):

@@ -50,6 +50,14 @@ def test_what_an_emptied_queue_lost_is_sent_again(services, queue, job, ahead):
     assert queue.sent == [("bulk", job.job_id)]
 
 
+def test_a_job_that_was_sent_again_is_left_to_its_message(services, queue, job, ahead):
+    ahead(EMPTY_QUEUE_SECONDS + 1)
+    services.watchdog.sweep()
+    queue.sent.clear()
+    services.watchdog.sweep()
+    assert queue.sent == []
+
+
 def test_what_waits_in_a_long_queue_is_not_sent_over_and_over(services, queue, job, ahead):
     queue.sent.append(("bulk", "another"))
     services.store.mark_enqueued(job.job_id)
