@@ -161,21 +161,35 @@ def _database_url(text: str) -> str:
 
 
 def _contradictions(settings: Settings) -> list[str]:
+    unreadable = [
+        f"{name} cannot be read as a URL. Write scheme://user:password@host:port/name; in a password / is %2F, @ is %40, "
+        ": is %3A, # is %23 and [ is %5B."
+        for name, url in (("REDIS_URL", settings.redis_url), ("DATABASE_URL", settings.database_url))
+        if not _is_readable(url)
+    ]
+    if unreadable:
+        return unreadable
     problems = [
         f"CORS_ORIGINS has {origin!r}; an origin is scheme://host[:port] without a path, for example "
         "https://shop.example.com; several are separated by commas."
         for origin in settings.cors_origins
         if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin)
     ]
-    if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "redis+socket", "unix"):
+    redis = urlsplit(settings.redis_url)
+    if redis.scheme not in ("redis", "rediss"):
         problems.append("REDIS_URL must begin with redis:// or rediss://, for example redis://127.0.0.1:6379/0.")
+    elif not re.fullmatch(r"(/[0-9]*)?", redis.path):
+        problems.append("REDIS_URL ends in no number; behind the host comes the number of a database, for example /0.")
     scheme = urlsplit(settings.database_url).scheme
     if scheme not in ("sqlite", "postgresql+psycopg"):
         problems.append(
             f"DATABASE_URL begins with {scheme!r}; it must be sqlite:///path/to/file or postgresql://user:password@host/name."
         )
-    if settings.database_url in ("sqlite://", "sqlite:///:memory:"):
-        problems.append("DATABASE_URL is a database in memory; web and workers are processes, they need a file.")
+    if scheme == "sqlite" and not re.match(r"sqlite:///(?!$|\?|:memory:)", settings.database_url):
+        problems.append(
+            "DATABASE_URL names no file: web and workers are processes, a database in memory is not shared. "
+            "Write sqlite:///path/to/file, with four slashes for a path from the root."
+        )
     if scheme == "sqlite" and not settings.single_host and not _is_this_host(settings.redis_url):
         problems.append(
             "REDIS_URL points to another host while DATABASE_URL is a SQLite file: workers on other hosts would not see "
@@ -187,6 +201,13 @@ def _contradictions(settings: Settings) -> list[str]:
             "a lost job would wait for nothing. Make it shorter."
         )
     return problems
+
+
+def _is_readable(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # its message may quote a part of the password
+        return False
 
 
 def _is_this_host(url: str) -> bool:

@@ -49,6 +49,7 @@ def test_everything_that_is_wrong_is_said_at_once():
         ({"CORS_ORIGINS": "shop.example.com"}, "scheme://host"),
         ({"CORS_ORIGINS": "https://shop.example.com/path"}, "scheme://host"),
         ({"REDIS_URL": "http://127.0.0.1"}, "redis://"),
+        ({"REDIS_URL": "unix:///run/redis.sock"}, "redis://"),
         ({"DATABASE_URL": "mysql://host/name"}, "postgresql://"),
         ({"DATABASE_URL": "sqlite:///:memory:"}, "in memory"),
         ({"REDIS_URL": "redis://cache.example.com:6379/0"}, "SINGLE_HOST"),
@@ -109,3 +110,31 @@ def test_nothing_else_reads_the_environment():
         path for path in rooms if path.exists() and re.search(r"os\.environ|getenv", Path(path).read_text("utf-8"))
     ]
     assert readers == []
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "DATABASE_URL"])
+@pytest.mark.parametrize("place", ["host:port", "host:99999", "[::1", ":hunter2/x@host:6379", "host:0"])
+def test_a_url_that_cannot_be_read_is_named_without_its_password(name, place):
+    scheme = "redis" if name == "REDIS_URL" else "postgresql"
+    with pytest.raises(BadConfiguration, match=f"{name} cannot be read as a URL") as caught:
+        load_settings({name: f"{scheme}://{place}/0"})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:", "sqlite:jobs", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///?a=b"]
+)
+def test_a_sqlite_database_is_a_file(url):
+    with pytest.raises(BadConfiguration, match="DATABASE_URL names no file"):
+        load_settings({"DATABASE_URL": url})
+
+
+def test_the_number_of_a_redis_database_is_a_number():
+    with pytest.raises(BadConfiguration, match="REDIS_URL ends in no number"):
+        load_settings({"REDIS_URL": "redis://localhost/jobs"})
+    for url in (
+        "redis://localhost",
+        "redis://localhost/",
+        "rediss://me:secret@localhost:6380/3",
+    ):
+        assert load_settings({"REDIS_URL": url}).redis_url == url
