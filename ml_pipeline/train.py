@@ -134,7 +134,7 @@ def train(
         members = _fit_final(backtest, observations, targets, profile.effort, stage)
     with progress.stage("bundle and snapshot", 3) as stage:
         stage.doing("bundle")
-        never_bought = _never_bought_prior(engine, prepared, plan.learning, targets)
+        never_bought = never_bought_prior(engine, prepared, plan.learning, targets)
         known = {"never_bought": never_bought, "net_floor": net_floor(engine, prepared, plan.learning, targets)}
         bundle_id = _write_bundle(models_dir, prepared, profile, backtest, report, observations, members, known)
         stage.advance("snapshot")
@@ -203,7 +203,7 @@ def _fitted(
     return TrainedMember(name, target, kind, fitted.member, fitted.rounds)
 
 
-def _never_bought_prior(
+def never_bought_prior(
     engine: Backend, prepared: Prepared, days: Sequence[date], targets: Sequence[str]
 ) -> dict[str, Any]:
     """What customers spent who were registered before a past `as_of` and had not bought before it.

@@ -118,6 +118,40 @@ def test_what_happens_after_a_window_does_not_change_its_predictions(lively):
         np.testing.assert_array_equal(one.predicted[selection], other.predicted[selection])
 
 
+def test_intervals_and_probabilities_are_not_learned_where_they_are_measured(lively):
+    """Other outcomes on the report window change what is measured and nothing that was learned."""
+    backtest, report = lively
+    observations = lively_shop()
+    measured = observations.on(PLAN.report[0])
+    spend_of = {name: amounts.copy() for name, amounts in observations.spend.items()}
+    for amounts in spend_of.values():
+        amounts[measured] = amounts[measured] * 3 + 10
+    bought = observations.bought.copy()
+    bought[measured] = 1 - bought[measured]
+    other = report_backtest(backtest, replace(observations, spend=spend_of, bought=bought), TARGETS)
+    for target in ("total", "grocery", "other"):
+        assert other["intervals"][target]["mean_width"] == report["intervals"][target]["mean_width"]
+        assert other["intervals"][target]["above"] > report["intervals"][target]["above"]
+    for name in ("served", "rate"):
+        mean = report["probability"][name]["mean_probability"]
+        assert other["probability"][name]["mean_probability"] == mean
+        assert other["probability"][name]["share_buying"] != report["probability"][name]["share_buying"]
+
+
+def test_what_is_reported_does_not_choose_what_serves(lively):
+    backtest, _ = lively
+    observations = lively_shop()
+    measured = observations.on(PLAN.report[0])
+    spend_of = {name: amounts.copy() for name, amounts in observations.spend.items()}
+    for amounts in spend_of.values():
+        amounts[measured] = amounts[measured][::-1]
+    other, _ = judged(replace(observations, spend=spend_of))
+    for target, contest in backtest.contests.items():
+        assert other.contests[target].scores == contest.scores
+        assert other.contests[target].noise == contest.noise
+        assert other.contests[target].served.name == contest.served.name
+
+
 def test_training_rows_whose_labels_reach_into_the_judged_window_are_refused(lively):
     observations = shop(lambda rng, n: rng.gamma(0.6, 0.08, n), n_customers=20)
     origin = PLAN.report[0]

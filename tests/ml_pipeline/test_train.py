@@ -11,7 +11,7 @@ from ml_pipeline.bundle import digests_below, load_metadata, read_pointer, versi
 from ml_pipeline.features import feature_names
 from ml_pipeline.model_card import write_model_card
 from ml_pipeline.snapshot import SEGMENTS, money_columns
-from ml_pipeline.train import net_floor, promote
+from ml_pipeline.train import net_floor, never_bought_prior, promote
 from ml_pipeline.turns import taking_turns
 from tests.ml_pipeline.small_shop import prepare_shop, write_shop
 from tests.ml_pipeline.toy_models import write_toy_pair
@@ -170,6 +170,25 @@ def test_the_card_says_how_often_and_how_much_the_floor_at_0_took_in_net_mode(tr
     )
     assert "purchases of total in 2 of 3 training windows" in (tmp_path / "card.md").read_text()
     assert "34.50 of returns" in (tmp_path / "card.md").read_text()
+
+
+def test_the_prior_of_customers_who_never_bought_is_counted_over_those_who_were_there_and_waited(tmp_path):
+    """On 10 January `quick` and `never` wait, on 10 February `slow` and `never`; `buyer` and `undated` never do."""
+    customers = (
+        "customer_id,customer_since\nquick,2025-01-01\nslow,2025-01-10\nnever,2025-01-01\nbuyer,2024-01-01\nundated,\n"
+    )
+    header = "transaction_id,customer_id,transaction_date,total_amount\n"
+    sales = "t1,quick,2025-01-15,10\nt2,slow,2025-02-15,100\nt3,buyer,2025-01-02,7\nt4,buyer,2025-02-12,7\nt5,quick,2025-02-12,7\nt6,undated,2025-02-12,7\n"
+    tables = {"customer_details": customers, "store_sales_header": header + sales}
+    prepared = prepare_shop(write_shop(tmp_path / "data", tables, "[targets]\n"), tmp_path / "out")
+    days = [date(2025, 1, 10), date(2025, 2, 10)]
+    prior = never_bought_prior(prepared.purchases.get_backend(), prepared, days, ())
+    assert prior == {
+        "observations": 4,
+        "spend": {"total": 27.5, "other": 27.5},
+        "probability": 0.5,
+        "upper": [100.0, 100.0],
+    }
 
 
 def test_the_card_calls_a_zero_without_any_observation_no_estimate(trained_shop, tmp_path):
