@@ -8,6 +8,10 @@ from ml_pipeline.rules import RULE_BY_NAME
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import SEGMENTS, money_columns
 
+_LEARNED_ON = (
+    "Learned on the selection windows, measured on the report windows; what serves is then learned anew on both, so these "
+    "figures are of its kind and not of itself."
+)
 METRIC_TITLES = {
     "mae": "MAE",
     "bias": "bias",
@@ -201,7 +205,7 @@ def _probability(backtest: Mapping[str, Any]) -> str:
     ]
     share = backtest["probability"]["served"]["share_buying"]
     return (
-        f"## Purchase probability\n\nOf the judged customers {share:.1%} bought in the window.\n\n"
+        f"## Purchase probability\n\nOf the judged customers {share:.1%} bought in the window. {_LEARNED_ON}\n\n"
         f"{render_table(['', 'AUC', 'log loss', 'Brier'], rows)}"
     )
 
@@ -218,7 +222,7 @@ def _intervals(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
             ]
         )
     header = ["", "covered", "below", "above", "most below in a decile", "most above in a decile"]
-    return f"## 80 % intervals\n\nLearned on the selection windows, measured on the report windows.\n\n{render_table(header, rows)}"
+    return f"## 80 % intervals\n\n{_LEARNED_ON}\n\n{render_table(header, rows)}"
 
 
 def _limits(content: Mapping[str, Any]) -> str:

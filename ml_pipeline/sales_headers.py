@@ -159,8 +159,7 @@ def _last_day(judge: Judge, judged: ir.Table) -> date:
 def doubtful_end(rows_by_day: Sequence[tuple[date, int]], last_day: date) -> list[str]:
     """A warning where a few rows behind a long gap are too many to be set aside, and so decide the last day."""
     kept = [(day, rows) for day, rows in rows_by_day if day <= last_day]
-    total = sum(rows for _, rows in rows_by_day)
-    after = sum(rows for _, rows in kept)
+    after = total = sum(rows for _, rows in rows_by_day)
     for (day, rows), (following, _) in itertools.pairwise(kept):
         after -= rows
         if (following - day).days > FUTURE_GAP_DAYS and after <= DOUBTFUL_SHARE * total:

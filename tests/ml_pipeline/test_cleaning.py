@@ -231,6 +231,8 @@ def test_a_last_day_that_few_rows_behind_a_long_gap_decide_is_a_warning() -> Non
     (warning,) = doubtful_end(rows_by_day, last_day)
     assert "3 rows follow 2025-01-02" in warning
     assert "2099-02-07" in warning
+    creeping = [*_days((0, 500), (1, 496)), (date(2099, 2, 7), 1), (date(2099, 5, 5), 1)]
+    assert "2 rows follow" in doubtful_end(creeping, find_last_day(creeping))[0]
     assert doubtful_end(_days((0, 1_000), (400, 20)), JAN_1 + timedelta(days=400)) == []
     assert doubtful_end(_days((0, 1_000), (400, 1)), JAN_1) == []
 
