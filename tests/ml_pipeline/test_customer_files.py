@@ -246,6 +246,15 @@ def test_the_extent_of_a_sheet_counts_from_its_first_cell(tmp_path):
         check_extent(book, cells_limit=19)
 
 
+def test_a_reference_that_is_cut_between_two_blocks_counts(tmp_path, monkeypatch):
+    book = tmp_path / "a.xlsx"
+    book.write_bytes(workbook(["customer_id", "n"], ["C1", 1], ["C2", 2]))
+    for block in range(100, 140):
+        monkeypatch.setattr("ml_pipeline.sheet_extent.CHUNK_BYTES", block)
+        with pytest.raises(TooManyCells, match="2 columns and 3 rows"):
+            check_extent(book, cells_limit=5)
+
+
 def test_blank_rows_between_two_rows_of_a_sheet_are_rows(upload):
     path, name = upload(workbook(["customer_id", "n"], ["C1", 1], [], [], ["C2", 2], []), "customers.xlsx")
     assert rows_of(path, describe_upload(path, name)) == [("C1", 1.0), ("", ""), ("", ""), ("C2", 2.0)]
