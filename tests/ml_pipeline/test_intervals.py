@@ -22,6 +22,23 @@ def test_new_customers_of_every_level_are_covered_as_often_as_said():
         assert np.mean(actual[rows] > upper[rows]) == pytest.approx(0.10, abs=0.03)
 
 
+def test_no_more_than_a_tenth_lies_below_the_interval_where_spend_is_never_zero():
+    """With spends of 0 among them the lower end is 0 and says nothing; here it must do its work."""
+
+    def lively(seed):
+        rng = np.random.default_rng(seed)
+        predicted = rng.gamma(2.0, 200.0, 20_000) + 50
+        return rng.gamma(9.0, predicted / 9), predicted
+
+    intervals = fit_intervals(*lively(1))
+    actual, predicted = lively(2)
+    lower, _ = intervals.around(predicted)
+    level = np.searchsorted(np.array(intervals.edges), predicted, side="right")
+    for each in range(10):
+        rows = level == each
+        assert np.mean(actual[rows] < lower[rows]) == pytest.approx(0.10, abs=0.03)
+
+
 def test_the_ends_stand_in_order_and_never_below_zero():
     intervals = fit_intervals(*drawn(2_000, 3))
     predicted = np.r_[0.0, np.geomspace(1e-3, 1e6, 200)]

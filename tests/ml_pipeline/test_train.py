@@ -132,7 +132,13 @@ def test_answers_are_finite_not_negative_in_order_and_capped(trained_shop):
         assert (middle <= upper).all()
     assert answers["predicted_total_spend"].max() <= content["serving"]["total"]["cap"] + 0.01
     assert 0 <= answers["purchase_probability_30d"].min() <= answers["purchase_probability_30d"].max() <= 1
-    assert set(answers["segment"]) <= set(SEGMENTS)
+    low, high = content["segments"]["thresholds"]
+    assert low < high
+    of_segment = {name: answers["predicted_total_spend"][answers["segment"] == name] for name in SEGMENTS}
+    assert [of_segment[name].max() <= end + 0.01 for name, end in zip(SEGMENTS, (low, high), strict=False)] == [
+        True
+    ] * 2
+    assert of_segment[SEGMENTS[2]].min() > high - 0.01
 
 
 def test_predictions_tell_buyers_apart_on_the_windows_that_chose_nothing(trained_shop):
