@@ -248,10 +248,10 @@ def test_the_extent_of_a_sheet_counts_from_its_first_cell(tmp_path):
 
 def test_a_reference_that_is_cut_between_two_blocks_counts(tmp_path, monkeypatch):
     book = tmp_path / "a.xlsx"
-    book.write_bytes(workbook(["customer_id", "n"], ["C1", 1], ["C2", 2]))
+    book.write_bytes(workbook(["customer_id"], [*[None] * 9, "far"]))
     for block in range(100, 140):
         monkeypatch.setattr("ml_pipeline.sheet_extent.CHUNK_BYTES", block)
-        with pytest.raises(TooManyCells, match="2 columns and 3 rows"):
+        with pytest.raises(TooManyCells, match="10 columns and 2 rows"):
             check_extent(book, cells_limit=5)
 
 
