@@ -79,7 +79,10 @@ def read_pointer(models_dir: Path) -> ServingPair:
     path = models_dir / POINTER
     try:
         pointer = json.loads(path.read_text("utf-8"))
-        return ServingPair(pointer["bundle"], pointer["snapshot"])
+        pair = ServingPair(pointer["bundle"], pointer["snapshot"])
+        if not (isinstance(pair.bundle_id, str) and isinstance(pair.snapshot_id, str)):
+            raise TypeError("an id is no text")
+        return pair
     except FileNotFoundError:
         raise NoServingModel(
             f"There is no {POINTER} in {models_dir}: no model has been trained and promoted there. "

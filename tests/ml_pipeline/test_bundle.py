@@ -84,7 +84,7 @@ def test_no_model_yet_says_what_to_run(tmp_path):
         read_pointer(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"bundle": "x"}'])
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"bundle": "x"}', '{"bundle": null, "snapshot": 7}'])
 def test_a_damaged_pointer_is_named(tmp_path, damage):
     (tmp_path / "current.json").write_text(damage)
     with pytest.raises(BundleMismatch, match=r"current\.json is not a pointer"):
