@@ -142,6 +142,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
+def redis_is_given() -> bool:
+    """Whether REDIS_URL is set, in the environment or `.env`; if not, run.py starts a server of its own."""
+    environment, _named = _read_environment()
+    return bool(environment.get("REDIS_URL", "").strip())
+
+
 def _read_environment() -> tuple[dict[str, str], set[str]]:
     written = {name: value or "" for name, value in dotenv_values(ROOT / ".env").items()}
     return {**written, **os.environ}, set(written) | set(VARIABLES) | set(CREDENTIALS)

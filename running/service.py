@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from config import BadConfiguration, Settings, _read_environment, load_settings
+from config import BadConfiguration, Settings, load_settings, redis_is_given
 from running import api
 from running.embedded_redis import EmbeddedRedis, NoRedisServer, prepare_redis
 from running.lifeline import Lifeline
@@ -155,7 +155,7 @@ def _serve(settings: Settings, host: str, lifeline: Lifeline, stop: Event) -> No
     """Queue, web, worker; returns when all of them are down again."""
     parts: list[Part] = []
     redis_url = settings.redis_url
-    if not _redis_is_given():
+    if not redis_is_given():
         redis = prepare_redis(settings.var_dir / "redis")
         redis_url = redis.url
         parts.append(_redis_part(redis))
@@ -172,11 +172,6 @@ def _serve(settings: Settings, host: str, lifeline: Lifeline, stop: Event) -> No
     finally:
         supervisor.stop()
     say("Stopped.")
-
-
-def _redis_is_given() -> bool:
-    environment, _ = _read_environment()
-    return bool(environment.get("REDIS_URL", "").strip())
 
 
 def _redis_part(redis: EmbeddedRedis) -> Part:
