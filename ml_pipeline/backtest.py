@@ -275,6 +275,14 @@ def _score_noise(
 # What the backtest says, as JSON
 
 
+def fit_seconds(backtest: Backtest) -> dict[str, dict[str, float]]:
+    """Seconds that each model's fits and predictions took on all windows together, per target."""
+    return {
+        target: {candidate.name: candidate.seconds for candidate in contest.candidates if candidate.kind == MODEL}
+        for target, contest in backtest.contests.items()
+    }
+
+
 def report_backtest(backtest: Backtest, observations: Observations, targets: Sequence[str]) -> dict[str, Any]:
     """The outcome as plain JSON values: per target every candidate's metrics, rules first; probability; intervals."""
     plan = backtest.plan
@@ -324,7 +332,6 @@ def _report_contest(
             "name": candidate.name,
             "kind": candidate.kind,
             "rounds": candidate.rounds,
-            "seconds": candidate.seconds,
             "selection_score": contest.scores.get(candidate.name),
             "metrics": metrics_of(candidate.predicted) if candidate.predicted else None,
         }

@@ -23,6 +23,7 @@ from ml_pipeline.schema import TOTAL_TARGET
 FORMAT = 1
 POINTER = "current.json"
 METADATA = "metadata.json"
+TIMINGS = "timings.json"
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,20 @@ def settle_folder(staging: Path, final: Path) -> None:
             raise
 
 
-def seal_bundle(staging: Path, models_dir: Path, content: Mapping[str, Any]) -> str:
-    """Writes metadata.json into a folder that holds all other files, names it by content, returns the bundle id."""
+def seal_bundle(
+    staging: Path, models_dir: Path, content: Mapping[str, Any], timings: Mapping[str, Any] | None = None
+) -> str:
+    """Writes metadata.json into a folder that holds all other files, names it by content, returns the bundle id.
+
+    timings: seconds that the fits took; kept beside the content and not a part of it, so that the same tables and code
+    give the same bundle id.
+    """
     sealed = {**content, "format": FORMAT, "files": digests_below(staging)}
     bundle_id = content_id(date.fromisoformat(content["as_of"]), sealed)
     text = json.dumps({"bundle_id": bundle_id, **sealed}, indent=1, ensure_ascii=False, allow_nan=False)
     (staging / METADATA).write_text(text, "utf-8")
+    if timings is not None:
+        (staging / TIMINGS).write_text(json.dumps(timings, indent=1), "utf-8")
     settle_folder(staging, versions_dir(models_dir) / bundle_id)
     return bundle_id
 

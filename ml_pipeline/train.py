@@ -27,6 +27,7 @@ from ml_pipeline.backtest import (
     calibrate,
     can_learn,
     count_fits,
+    fit_seconds,
     pooled,
     report_backtest,
     run_backtest,
@@ -275,7 +276,7 @@ def _write_bundle(
         (staging / "backtest.json").write_text(json.dumps(report, indent=1, allow_nan=False), "utf-8")
         (staging / "data_report.json").write_text(json.dumps(prepared.report, indent=1, default=str), "utf-8")
         write_model_card(staging / CARD, content, report, prepared.report, targets)
-        return seal_bundle(staging, models_dir, content)
+        return seal_bundle(staging, models_dir, content, fit_seconds(backtest))
 
 
 def _metadata(
