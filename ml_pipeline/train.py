@@ -6,6 +6,7 @@
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import tempfile
@@ -225,7 +226,8 @@ def never_bought_prior(
     columns = money_columns(targets)
     n_waiting = int(engine.execute(waiting.count()))
     spent = engine.to_pyarrow(joined_rows.select("transactions", *columns))
-    spend = {name: float(np.sum(spent[name].to_numpy())) / max(n_waiting, 1) for name in columns}
+    # the rows come in any order; fsum gives the same bits for each
+    spend = {name: math.fsum(spent[name].to_numpy()) / max(n_waiting, 1) for name in columns}
     buyers = int((spent["transactions"].to_numpy() > 0).sum())
     return {
         "observations": n_waiting,
