@@ -17,7 +17,6 @@ from ml_pipeline.customer_files import Rows
 from ml_pipeline.errors import DoesNotFitXlsx
 from ml_pipeline.result_rows import neutral_text, write_csv_header, write_csv_rows
 
-PARQUET = "parquet"
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",

@@ -20,7 +20,6 @@ COMPLETED = "completed"
 FAILED = "failed"
 CANCELLED = "cancelled"
 OWN_SENDING_SECONDS = 2.0
-STATUSES = (QUEUED, PROCESSING, COMPLETED, FAILED, CANCELLED)
 
 schema = sa.MetaData()
 jobs = sa.Table(
