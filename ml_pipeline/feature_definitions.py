@@ -20,6 +20,7 @@ SHORTEST_TENURE_DAYS = 30
 """Rates of younger customers are taken over this many days: one purchase yesterday is not one purchase a day."""
 
 ONE_TRANSACTION = "there is only one transaction"
+ONE_DAY = "all transactions are of one day"
 NO_KNOWN_PROMOTION = "of no transaction is it known whether it had a promotion"
 
 
@@ -94,6 +95,24 @@ class TotalTransactions(Feature):
 
     def value(self, row: ir.Table) -> ir.Value:
         return row.transactions
+
+
+class TotalPurchaseDays(Feature):
+    """Days with at least one transaction; less 1, the x of BG/NBD, whose purchases are days."""
+
+    unit = "days"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row.purchase_days
+
+
+class DaysFirstToLast(Feature):
+    """Days from the first to the last transaction: the age at the last purchase, the t_x of BG/NBD."""
+
+    unit = "days"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row.last_day - row.first_day
 
 
 class AvgDaysBetweenTransactions(Feature):
@@ -212,6 +231,25 @@ class StdTransactionValue(Feature):
         # n * sum(v^2) - sum(v)^2 is exact in whole numbers; the textbook formula in floats is not, and can be negative.
         n, total = row.transactions.cast("decimal(38, 0)"), row.gross.cast("decimal(38, 0)")
         return ratio((n * row.squared_gross - total * total).cast("float64").sqrt(), row.transactions * AMOUNT_SCALE)
+
+
+class MeanPurchaseDayValue(Feature):
+    """Mean gross value of a day with at least one transaction."""
+
+    unit = "money"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return ratio(row.gross, row.purchase_days * AMOUNT_SCALE)
+
+
+class MeanRepeatValue(Feature):
+    """Mean gross value of the purchase days after the first one: the m of Gamma-Gamma."""
+
+    unit = "money"
+    missing = ONE_DAY
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return ratio(row.gross - row.first_day_gross, (row.purchase_days - 1) * AMOUNT_SCALE)
 
 
 class SpendVelocity(Feature):

@@ -27,6 +27,7 @@ from ml_pipeline.feature_definitions import (
     AvgItemsPerTransaction,
     AvgTransactionValue,
     CustomerTenureDays,
+    DaysFirstToLast,
     DaysSinceFirstTransaction,
     DaysSinceLastTransaction,
     Feature,
@@ -34,6 +35,8 @@ from ml_pipeline.feature_definitions import (
     LifetimeSpend,
     MaxItemsPerTransaction,
     MaxTransactionValue,
+    MeanPurchaseDayValue,
+    MeanRepeatValue,
     MinTransactionValue,
     MostCommonDayOfWeek,
     NumDistinct,
@@ -46,6 +49,7 @@ from ml_pipeline.feature_definitions import (
     SpendVelocity,
     StdTransactionValue,
     TotalItemsPurchased,
+    TotalPurchaseDays,
     TotalTransactions,
     TransactionDensity,
     WeekendTransactionRate,
@@ -71,6 +75,8 @@ _OF_EVERYTHING: tuple[Feature, ...] = (
     DaysSinceLastTransaction(),
     DaysSinceFirstTransaction(),
     TotalTransactions(),
+    TotalPurchaseDays(),
+    DaysFirstToLast(),
     AvgDaysBetweenTransactions(),
     CustomerTenureDays(),
     RecencyRatio(),
@@ -81,6 +87,8 @@ _OF_EVERYTHING: tuple[Feature, ...] = (
     MaxTransactionValue(),
     MinTransactionValue(),
     StdTransactionValue(),
+    MeanPurchaseDayValue(),
+    MeanRepeatValue(),
     SpendVelocity(),
     *(NumDistinct(things) for things in ("products", "categories", "stores")),
     PromotionUsageRate(),
@@ -134,6 +142,10 @@ def feature_names(targets: Sequence[str]) -> tuple[str, ...]:
 DAYS_SINCE_LAST = DaysSinceLastTransaction().name
 DAYS_SINCE_FIRST = DaysSinceFirstTransaction().name
 TOTAL_TRANSACTIONS = TotalTransactions().name
+TOTAL_PURCHASE_DAYS = TotalPurchaseDays().name
+DAYS_FIRST_TO_LAST = DaysFirstToLast().name
+MEAN_PURCHASE_DAY_VALUE = MeanPurchaseDayValue().name
+MEAN_REPEAT_VALUE = MeanRepeatValue().name
 AVG_TRANSACTION_VALUE = AvgTransactionValue().name
 CUSTOMER_TENURE_DAYS = CustomerTenureDays().name
 LIFETIME_SPEND = LifetimeSpend().name

@@ -57,7 +57,8 @@ def build_totals(
     """
     lines = purchases.filter(purchases.day < time.end)
     transactions = _placed(_build_transactions(lines, targets), time)
-    periods = _with_distinct(_period_totals(transactions, targets), lines, time)
+    periods = _with_purchase_days(_period_totals(transactions, targets), transactions)
+    periods = _with_distinct(periods, lines, time)
     lifetime = _running_totals(periods, time, targets)
     recent = _window_totals(transactions, time, window_totals)
     joined = lifetime.left_join(recent, ["customer_id", "as_of_number"])
@@ -133,6 +134,23 @@ def _period_totals(transactions: ir.Table, targets: Sequence[str]) -> ir.Table:
         measures[of_target("amount", target)] = _sum(transactions[of_target("amount", target)])
         measures[of_target("last_day", target)] = day.max(where=bought == 1)
     return transactions.group_by("customer_id", "period").aggregate(**measures)
+
+
+def _with_purchase_days(periods: ir.Table, transactions: ir.Table) -> ir.Table:
+    """Adds what counts by days with a valid transaction, however many there are in a day.
+
+    purchase_days: how many. first_day_gross: gross value of the customer's very first one, where it is in the period.
+    """
+    sold = transactions.filter(transactions.transactions == 1)
+    days = sold.group_by("customer_id", "period", "day").aggregate(gross=_sum(sold.gross))
+    before = days.day.lag(1).over(ibis.window(group_by=days.customer_id, order_by=days.day))
+    days = days.select("customer_id", "period", "gross", is_first=before.isnull())
+    measures = {"purchase_days": days.count(), "first_day_gross": _sum(days.gross, where=days.is_first)}
+    sums = days.group_by("customer_id", "period").aggregate(**measures)
+    joined = periods.left_join(sums, ["customer_id", "period"])
+    return joined.select(
+        *[periods[column] for column in periods.columns], **{name: sums[name].fill_null(0) for name in measures}
+    )
 
 
 def _with_distinct(periods: ir.Table, lines: ir.Table, time: TimeTables) -> ir.Table:

@@ -52,6 +52,8 @@ def describe_customer(lines: list, since: date | None, as_of: date, targets: Seq
     first, last = min(days), max(days)
     values = [Fraction(sum(line["spend_units"] for line in of), 10_000) for of in transactions.values()]
     items = [Fraction(sum(line["quantity_milli"] for line in of), 1_000) for of in transactions.values()]
+    value_of_day = {day: sum(v for (_, of), v in zip(transactions, values, strict=True) if of == day) for day in days}
+    repeats = [value_of_day[day] for day in sorted(value_of_day)[1:]]
     promoted = []
     for of in transactions.values():
         known = [line["has_promotion"] for line in of if line["has_promotion"] is not None]
@@ -68,6 +70,8 @@ def describe_customer(lines: list, since: date | None, as_of: date, targets: Seq
         "days_since_last_transaction": ago(last),
         "days_since_first_transaction": ago(first),
         "total_transactions": n,
+        "total_purchase_days": len(value_of_day),
+        "days_first_to_last": (last - first).days,
         "avg_days_between_transactions": gap,
         "customer_tenure_days": ago(since) if since is not None and since < min(first, as_of) else ago(first),
         "recency_ratio": ago(last) / gap if gap else None,
@@ -76,6 +80,8 @@ def describe_customer(lines: list, since: date | None, as_of: date, targets: Seq
         "max_transaction_value": max(values),
         "min_transaction_value": min(values),
         "std_transaction_value": math.sqrt(variance),
+        "mean_purchase_day_value": sum(value_of_day.values()) / len(value_of_day),
+        "mean_repeat_value": sum(repeats) / len(repeats) if repeats else None,
         "spend_velocity": lifetime / rate_days,
         "num_distinct_products": len({line["product_id"] for line in valid} - {None}) or None,
         "num_distinct_categories": len({line["category"] for line in valid} - {"unknown"}) or None,

@@ -253,6 +253,19 @@ def test_lifetime_sees_every_day_before_as_of(planned, days_ago):
     assert row["days_since_first_transaction"] == row["days_since_last_transaction"] == days_ago
 
 
+def test_a_day_of_two_purchases_is_one_purchase_day_and_the_first_is_no_repeat(planned):
+    rows = [purchase(days_ago=50, money=10), purchase(days_ago=50, money=20), purchase(days_ago=20, money=4)]
+    row = described(planned, [*rows, purchase(days_ago=5, money=8), purchase(days_ago=5, money=-1)])["C1"]
+    assert (row["total_transactions"], row["total_purchase_days"], row["days_first_to_last"]) == (4, 3, 45)
+    assert (row["mean_purchase_day_value"], row["mean_repeat_value"]) == (14, 6)
+
+
+def test_a_customer_of_one_day_has_no_repeat_value(planned):
+    row = described(planned, [purchase(days_ago=9, money=6), purchase(days_ago=9, money=2)])["C1"]
+    assert (row["total_purchase_days"], row["days_first_to_last"], row["mean_purchase_day_value"]) == (1, 0, 8)
+    assert np.isnan(row["mean_repeat_value"])
+
+
 def test_monday_is_0_and_sunday_6(planned):
     week = [date(2025, 2, 10) + timedelta(days=ahead) for ahead in range(7)]
     assert week[0].strftime("%A") == "Monday"
