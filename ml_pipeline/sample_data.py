@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,10 @@ from ml_pipeline.errors import BadSampleRequest, PipelineError, TablesExist
 from ml_pipeline.progress import Progress
 from ml_pipeline.sample_flaws import FlawCounts, spoil_ledger
 from ml_pipeline.sample_model import (
+    CategoryModel,
+    FlawRates,
+    LoyaltyRule,
+    PromotionPlan,
     Purchases,
     SampleParameters,
     Shop,
@@ -120,6 +125,20 @@ def oracle_days(shop: Shop) -> tuple[date, ...]:
     served = shop.last_day + timedelta(days=1)
     days = (served - timedelta(days=back) for back in shop.parameters.oracle_days_back)
     return tuple(day for day in days if day > shop.first_day)
+
+
+def read_shop(truth_dir: Path) -> Shop:
+    """The shop that a truth was written for, from its parameters.json. Raises BadSampleRequest when it cannot be read."""
+    path = truth_dir / "parameters.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        sizes = {name: int(facts[name]) for name in ("seed", "n_products", "n_stores", "months")}
+        return build_shop(_read_parameters(facts["parameters"]), **sizes)
+    except (OSError, ValueError, KeyError, TypeError) as broken:
+        raise BadSampleRequest(
+            f"{path} does not describe a sample shop of this version ({type(broken).__name__}: {broken}). Write the sample "
+            "tables anew, or move the truth away."
+        ) from broken
 
 
 def parameters_table(parameters: SampleParameters | None = None) -> str:
@@ -267,6 +286,15 @@ def _count_clean(shop: Shop, purchases: Purchases, clean: Counter[str]) -> None:
 def _described(shop: Shop, sizes: dict[str, int]) -> dict[str, object]:
     facts = {"seed": shop.seed, **sizes, "first_day": shop.first_day, "last_day": shop.last_day}
     return {**facts, "parameters": asdict(shop.parameters)}
+
+
+def _read_parameters(facts: dict[str, Any]) -> SampleParameters:
+    """The inverse of `asdict` after a round through JSON."""
+    nested = {"categories": CategoryModel, "promotions": PromotionPlan, "loyalty": LoyaltyRule}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+    values |= {name: tuple(kind(**item) for item in facts[name]) for name, kind in nested.items()}
+    values |= {"last_day": date.fromisoformat(facts["last_day"]), "flaws": FlawRates(**facts["flaws"])}
+    return SampleParameters(**values)
 
 
 def _write_json(path: Path, facts: dict[str, object]) -> None:
