@@ -1,0 +1,189 @@
+"""How good the forecasts are on public data, beside every peer on the same customers and days.
+
+`python -m benchmarks.accuracy [--data-set cdnow complete_journey online_retail=PATH] [--development] [--write]`
+
+Loads the data sets, converts them to the tables of a retailer, trains and predicts with the product's own commands as of
+each evaluation day, asks every peer the same, scores everyone with `ml_pipeline.metrics` and prints the tables. --write puts
+them into docs/accuracy.md. Everything is kept under var/accuracy by content: only what changed is run again.
+The evaluation days are for reporting, once; --development takes earlier ones, to choose and tune on.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.accuracy_page import DataSetReport, Row, page, render
+from benchmarks.answers import ask
+from benchmarks.goals import GOALS, NO_GOALS
+from benchmarks.ours import OurForecast, RunFailed, forecast
+from benchmarks.peers import Peer, Question, all_peers, predict_last_90_days_over_3
+from benchmarks.public_data import (
+    DATA_SETS,
+    ROOT,
+    Converted,
+    DataSetMissing,
+    PublicDataSet,
+    Window,
+    convert,
+    window_at,
+)
+from benchmarks.scores import Answer, Outcome, bootstrap_sd, mean_scores, score
+
+PAGE = ROOT / "docs" / "accuracy.md"
+OURS = "ours"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    options = _options(arguments)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, str(options.threads))
+    try:
+        reports = [report(name, path, options) for name, path in options.data_set]
+    except (DataSetMissing, RunFailed) as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 2
+    for each in reports:
+        print(render(each))
+    if options.write:
+        PAGE.write_text(page(reports, date.today()), encoding="utf-8")
+        print(f"Written: {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-set",
+        nargs="+",
+        type=_named_path,
+        default=[("complete_journey", None), ("cdnow", None)],
+        metavar="NAME[=PATH]",
+        help=f"of {', '.join(DATA_SETS)} (default: those that packages bring)",
+    )
+    parser.add_argument("--development", action="store_true", help="earlier days, to choose and tune on")
+    parser.add_argument("--day", nargs="+", type=date.fromisoformat, help="other days (YYYY-MM-DD), for development")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--only", nargs="+", metavar="ROW", help=f"{OURS}, or names of peers: {_peer_names()}")
+    who.add_argument("--peers-only", action="store_true", help="everyone but us")
+    parser.add_argument("--profile", choices=("quick", "full"), default="full", help="of our training")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--work", type=Path, default=ROOT / "var" / "accuracy", help="where results are kept")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
+    options = parser.parse_args(arguments)
+    if options.write and (options.development or options.day or options.only or options.peers_only):
+        parser.error("--write reports the evaluation days with every row; leave the other choices out")
+    unknown = set(options.only or ()) - {OURS, *(peer.name for peer in all_peers())}
+    if unknown:
+        parser.error(f"--only {' '.join(sorted(unknown))}: rows are {OURS}, {_peer_names()}")
+    return options
+
+
+def _peer_names() -> str:
+    return ", ".join(peer.name for peer in all_peers())
+
+
+def _named_path(text: str) -> tuple[str, Path | None]:
+    name, _, path = text.partition("=")
+    if name not in DATA_SETS:
+        raise argparse.ArgumentTypeError(f"{name!r} is no data set; they are {', '.join(DATA_SETS)}")
+    return name, Path(path) if path else None
+
+
+def report(name: str, path: Path | None, options: argparse.Namespace) -> DataSetReport:
+    """Everything that is printed of a data set. Raises DataSetMissing, RunFailed."""
+    data_set = DATA_SETS[name]
+    converted = convert(data_set, path, options.work)
+    days = options.day or (data_set.development_days if options.development else data_set.days)
+    windows = [window_at(converted.purchases, day, data_set.targets) for day in days]
+    empty = DataSetReport(data_set, windows, GOALS.get(name, NO_GOALS), converted.fingerprint)
+    with_peers = _with_peers(empty, converted, options)
+    if options.peers_only or (options.only and OURS not in options.only):
+        return with_peers
+    return _with_ours(with_peers, converted, options)
+
+
+def _with_peers(so_far: DataSetReport, converted: Converted, options: argparse.Namespace) -> DataSetReport:
+    rows, absent = [], []
+    for peer in all_peers():
+        if options.only and peer.name not in options.only:
+            continue
+        if peer.missing:
+            absent.append(f"{peer.title}: not installed ({', '.join(peer.missing)})")
+            continue
+        rows.append(_peer_row(peer, so_far.data_set, so_far.windows, converted, options))
+    return replace(so_far, peers=rows, absent=absent)
+
+
+def _peer_row(
+    peer: Peer, data_set: PublicDataSet, windows: Sequence[Window], converted: Converted, options: argparse.Namespace
+) -> Row:
+    answers, seconds = [], []
+    for window in windows:
+        _say(f"{data_set.name} {window.day} {peer.name}")
+        kept = ask(peer, Question.of(window), converted.fingerprint, options.work / data_set.name)
+        answers.append(kept.answer)
+        seconds.append(kept.seconds)
+    return _row(peer.name, peer.title, windows, answers, seconds)
+
+
+def _with_ours(so_far: DataSetReport, converted: Converted, options: argparse.Namespace) -> DataSetReport:
+    data_set, windows = so_far.data_set, so_far.windows
+    forecasts = []
+    for window in windows:
+        _say(f"{data_set.name} {window.day} {OURS}")
+        forecasts.append(
+            forecast(converted, window, options.work / data_set.name, options.profile, max(options.threads, 1))
+        )
+    answers = [Answer(each.predicted, each.probability) for each in forecasts]
+    outcomes = [Outcome(window.customer_ids, window.actual) for window in windows]
+    return replace(
+        so_far,
+        ours=_row(OURS, "**ours**", windows, answers, [each.training_seconds for each in forecasts]),
+        noise=bootstrap_sd(outcomes, answers),
+        prediction_seconds=[each.prediction_seconds for each in forecasts],
+        targets=_target_rows(data_set, windows, forecasts),
+    )
+
+
+def _row(name: str, title: str, windows: Sequence[Window], answers: Sequence[Answer], seconds: Sequence[float]) -> Row:
+    scores = [score(window.actual, answer) for window, answer in zip(windows, answers, strict=True)]
+    return Row(name, title, mean_scores(scores), scores, float(np.mean(seconds)))
+
+
+def _target_rows(data_set: PublicDataSet, windows: Sequence[Window], forecasts: Sequence[OurForecast]) -> list[Row]:
+    """Scores per target, means over the windows: ours and the last 90 days ÷ 3 in turn, then the means over targets."""
+    ours, rules = [], []
+    for target, category in data_set.targets.items():
+        actual = [window.actual_of[target] for window in windows]
+        told = [Answer(each.predicted_of[target]) for each in forecasts]
+        ruled = [predict_last_90_days_over_3(_question_of(window, category)) for window in windows]
+        for rows, title, answers in ((ours, "ours", told), (rules, "last 90 days ÷ 3", ruled)):
+            scores = [score(spent, answer) for spent, answer in zip(actual, answers, strict=True)]
+            rows.append(Row(target, f"{category}, {title}", mean_scores(scores), scores, 0.0))
+    if not ours:
+        return []
+    means = [
+        Row("mean", f"mean, {title}", mean_scores([row.mean for row in rows]), [], 0.0)
+        for title, rows in (("**ours**", ours), ("last 90 days ÷ 3", rules))
+    ]
+    return [*means, *(row for pair in zip(ours, rules, strict=True) for row in pair)]
+
+
+def _question_of(window: Window, category: str) -> Question:
+    return Question(window.day, window.past[window.past["category"] == category], window.customer_ids)
+
+
+_say: Callable[[str], object] = lambda words: sys.stderr.write(f"{words}\n")  # noqa: E731
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
