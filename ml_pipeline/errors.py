@@ -110,3 +110,19 @@ class TooManyCells(CustomerFileError):
 
 class DoesNotFitXlsx(CustomerFileError):
     """The rows exceed what an Excel sheet can hold."""
+
+
+class BadSummary(DataError):
+    """A customer's purchases in numbers (x, t_x, T or x, m) are impossible."""
+
+
+class NoConvergence(DataError):
+    """A likelihood has no maximum that these customers pin down."""
+
+
+class UnboundedMean(NoConvergence):
+    """Gamma-Gamma's q is 1 or less: the average value over all customers would be infinite."""
+
+
+class FeatureLeak(PipelineError):
+    """A column of the training matrix knows what happened on or after its as_of."""
