@@ -267,16 +267,16 @@ def draw_latents(
     log_weight += seen.last_day_transactions[row] * np.log(np.clip(dropout_at - last, 1e-300, 1.0))
     log_weight = log_weight.reshape(len(seen), n_draws)
     weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
-    extra, affinity, tier_ups, tier_downs = _basket_posterior(shop, seen)
-    gammas = draw.standard_gamma(affinity[row])
+    baskets = _basket_posterior(shop, seen)
+    gammas = draw.standard_gamma(baskets.affinity[row])
     latents = Latents(
         since=enters,
         enters=enters,
         purchase_rate=draw.standard_gamma(events) / rate,
         dropout_rate=dropout_rate,
         dropout_at=dropout_at,
-        extra_lines=draw.standard_gamma(extra[0][row]) / extra[1][row],
-        price_level=draw.beta(tier_ups[row], tier_downs[row]),
+        extra_lines=draw.standard_gamma(baskets.extra_shape[row]) / baskets.extra_rate[row],
+        price_level=draw.beta(baskets.tier_ups[row], baskets.tier_downs[row]),
         affinities=gammas / gammas.sum(axis=1, keepdims=True),
         home_store=np.zeros(row.size, dtype=np.int64),
     )
@@ -319,7 +319,7 @@ def _draw_starts(starts: _Starts, n_customers: int, n_draws: int, draw: np.rando
 
 def _expected_of_block(shop: Shop, seen: VisibleHistories, as_of: date, horizon_days: int) -> WindowExpectation:
     chosen, today, starts = shop.parameters, shop.day_number(as_of), _possible_starts(shop, seen)
-    events = (chosen.purchase_rate_shape + seen.transactions)[starts.owner]
+    events = _floats(chosen.purchase_rate_shape + seen.transactions)[starts.owner]
     stretched = _stretched_time(shop, as_of, horizon_days)
     silence = _Silence(shop, stretched, starts.enters, events)
     last = seen.last_day[starts.owner]
@@ -398,25 +398,42 @@ def _paid_days(shop: Shop, silence: _Silence, as_of: date, horizon_days: int) ->
 def _expected_basket(shop: Shop, seen: VisibleHistories) -> Floats:
     """Expected undiscounted spend of one transaction per category given the baskets seen, (n, n_categories)."""
     chosen = shop.parameters
-    extra, affinity, tier_ups, tier_downs = _basket_posterior(shop, seen)
-    tiers = betabinom.pmf(np.arange(N_TIERS), N_TIERS - 1, tier_ups[:, None], tier_downs[:, None])
+    baskets = _basket_posterior(shop, seen)
+    tiers = betabinom.pmf(np.arange(N_TIERS), N_TIERS - 1, baskets.tier_ups[:, None], baskets.tier_downs[:, None])
     price = tiers @ shop.catalogue.mean_price().T
     quantity = np.array([1.0 + category.extra_quantity for category in chosen.categories])
     bulk = 1.0 + chosen.bulk_line_rate * (chosen.bulk_multiplier - 1)
-    lines = 1.0 + extra[0] / extra[1]
-    return lines[:, None] * affinity / affinity.sum(axis=1, keepdims=True) * price * quantity * bulk
+    lines = 1.0 + baskets.extra_shape / baskets.extra_rate
+    shares = baskets.affinity / baskets.affinity.sum(axis=1, keepdims=True)
+    return lines[:, None] * shares * price * quantity * bulk
 
 
-def _basket_posterior(shop: Shop, seen: VisibleHistories) -> tuple[tuple[Floats, Floats], Floats, Floats, Floats]:
-    """Gamma shape and rate of extra lines, Dirichlet weights of categories, the two of the beta of the price level."""
+@dataclass(frozen=True)
+class _BasketPosterior:
+    """Gamma of extra lines (shape, rate), Dirichlet of categories, beta of the price level, given the baskets seen."""
+
+    extra_shape: Floats
+    extra_rate: Floats
+    affinity: Floats
+    tier_ups: Floats
+    tier_downs: Floats
+
+
+def _basket_posterior(shop: Shop, seen: VisibleHistories) -> _BasketPosterior:
     chosen = shop.parameters
-    extra = (
-        chosen.extra_lines_shape + seen.lines - seen.baskets,
-        chosen.extra_lines_shape / chosen.extra_lines_mean + seen.baskets,
-    )
-    affinity = np.array([category.affinity for category in chosen.categories]) + seen.category_lines
+    prior = np.array([category.affinity for category in chosen.categories])
     downs = (N_TIERS - 1) * seen.category_lines.sum(axis=1) - seen.tier_sum
-    return extra, affinity, chosen.price_level_alpha + seen.tier_sum, chosen.price_level_beta + downs
+    return _BasketPosterior(
+        extra_shape=_floats(chosen.extra_lines_shape + seen.lines - seen.baskets),
+        extra_rate=_floats(chosen.extra_lines_shape / chosen.extra_lines_mean + seen.baskets),
+        affinity=_floats(prior + seen.category_lines),
+        tier_ups=_floats(chosen.price_level_alpha + seen.tier_sum),
+        tier_downs=_floats(chosen.price_level_beta + downs),
+    )
+
+
+def _floats(values: npt.NDArray[Any]) -> Floats:
+    return values.astype(np.float64)
 
 
 def _stretched_time(shop: Shop, as_of: date, horizon_days: int) -> Floats:
@@ -494,9 +511,7 @@ def _read_histories(
         first_day=first,
         last_day=day_numbers("last_day"),
         category_lines=np.column_stack([numbers(f"category_{place}") for place in categories]),
-        **{
-            name: numbers(name) for name in ("transactions", "last_day_transactions", "baskets", "lines", "tier_sum")
-        },
+        **{name: numbers(name) for name in ("transactions", "last_day_transactions", "baskets", "lines", "tier_sum")},
     )
 
 

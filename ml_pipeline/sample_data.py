@@ -291,7 +291,7 @@ def _described(shop: Shop, sizes: dict[str, int]) -> dict[str, object]:
 def _read_parameters(facts: dict[str, Any]) -> SampleParameters:
     """The inverse of `asdict` after a round through JSON."""
     nested = {"categories": CategoryModel, "promotions": PromotionPlan, "loyalty": LoyaltyRule}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
     values |= {name: tuple(kind(**item) for item in facts[name]) for name, kind in nested.items()}
     values |= {"last_day": date.fromisoformat(facts["last_day"]), "flaws": FlawRates(**facts["flaws"])}
     return SampleParameters(**values)
