@@ -43,6 +43,8 @@ def purchases_table(n_customers: int, n_transactions: int, n_lines: int, seed: i
             "return_units": np.where(returned, units, 0),
             "amount_units": np.where(returned, 0, units),
             "has_promotion": promoted[transaction],
+            "cancelled_on": pa.nulls(n_lines, pa.date32()),
+            "cancelled_units": np.zeros(n_lines, dtype=np.int64),
         }
     )
 

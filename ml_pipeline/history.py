@@ -8,6 +8,7 @@ from typing import NotRequired, TypedDict
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
+from ml_pipeline.cancellations import CANCELLATION_COLUMNS, find_cancellations, with_cancellations
 from ml_pipeline.errors import BadHistory
 from ml_pipeline.features import FeatureRows, build_features_at, collect_rows, feature_calendar, feature_names
 from ml_pipeline.schema import (
@@ -38,6 +39,8 @@ PURCHASES_SCHEMA = pa.schema(
         "return_units": pa.int64(),
         "amount_units": pa.int64(),
         "has_promotion": pa.bool_(),
+        "cancelled_on": pa.date32(),
+        "cancelled_units": pa.int64(),
     }
 )
 CUSTOMERS_SCHEMA = pa.schema({"customer_id": pa.string(), "customer_since": pa.date32()})
@@ -60,7 +63,8 @@ def purchases_from_history(customer_id: str, transactions: Sequence[RawTransacti
     """The purchases of one customer, one row per line, in the columns and units of `purchases.build_purchases`.
 
     Amounts are read as decimals, further digits than four are rounded half away from zero. Lines whose amount or
-    quantity is 0 are absent. Raises BadHistory with the position (from 1) of the first impossible line.
+    quantity is 0 are absent. Which lines were cancelled is left open here (cancelled_on is null throughout):
+    `HistoryFeatures` finds it among all lines of the history. Raises BadHistory with the position (from 1) of the first impossible line.
     """
     rows = [_purchase(customer_id, number, line, config) for number, line in enumerate(transactions, start=1)]
     return pa.Table.from_pylist([row for row in rows if row is not None], schema=PURCHASES_SCHEMA)
@@ -88,6 +92,8 @@ def _purchase(customer_id: str, number: int, line: RawTransaction, config: Datas
         "return_units": returned,
         "amount_units": spend - returned if config.spend == "net" else spend,
         "has_promotion": line.get("has_promotion"),
+        "cancelled_on": None,
+        "cancelled_units": 0,
     }
 
 
@@ -119,13 +125,16 @@ class HistoryFeatures:
             engine.create_table(name, rows, temp=True, overwrite=True)
             for name, rows in zip(self._TABLES, empty, strict=True)
         )
-        features = build_features_at(purchases, customers, stored_time(*time), targets)
+        lines = purchases.select(*[name for name in purchases.columns if name not in CANCELLATION_COLUMNS])
+        matched = with_cancellations(lines, find_cancellations(lines))
+        features = build_features_at(matched, customers, stored_time(*time), targets)
         engine.con.execute(f"PREPARE history_features AS {engine.compile(features.order_by('as_of', 'customer_id'))}")
 
     def read(self, purchases: pa.Table, customers: pa.Table, as_of: date) -> FeatureRows:
         """The features of every customer with a valid purchase before as_of, as `features.read_matrix` gives them.
 
-        purchases: PURCHASES_SCHEMA; rows on or after as_of are invisible. customers: CUSTOMERS_SCHEMA, may be empty.
+        purchases: PURCHASES_SCHEMA; rows on or after as_of are invisible, and cancellations are found anew among the
+        rows. customers: CUSTOMERS_SCHEMA, may be empty.
         """
         connection = self._engine.con
         for name, rows in zip(self._TABLES, self._rows(purchases, customers, as_of), strict=True):

@@ -5,12 +5,18 @@ from typing import cast
 import ibis
 import ibis.expr.types as ir
 
+from ml_pipeline.cancellations import (
+    CANCELLATION_COLUMNS,
+    count_cancellations,
+    find_cancellations,
+    with_cancellations,
+)
 from ml_pipeline.cleaning import CleanTables
 from ml_pipeline.data_report import money_text
 from ml_pipeline.schema import OTHER_TARGET, QUANTITY_SCALE, UNKNOWN_CATEGORY, DatasetConfig
-from ml_pipeline.tables import materialise
+from ml_pipeline.tables import drop_tables, materialise
 
-PURCHASE_COLUMNS = (
+_LINE_COLUMNS = (
     "customer_id",
     "transaction_id",
     "day",
@@ -24,6 +30,7 @@ PURCHASE_COLUMNS = (
     "amount_units",
     "has_promotion",
 )
+PURCHASE_COLUMNS = (*_LINE_COLUMNS, *CANCELLATION_COLUMNS)
 
 
 def build_purchases(clean: CleanTables, config: DatasetConfig) -> ir.Table:
@@ -32,9 +39,22 @@ def build_purchases(clean: CleanTables, config: DatasetConfig) -> ir.Table:
     customer_id, transaction_id str | day date | category str (lower case, "unknown") | target str (a target's name or
     "other") | product_id, store_id str null | quantity_milli int64 >= 0 | spend_units int64, > 0 on valid lines, else 0 |
     return_units int64, > 0 on returns, else 0 | amount_units int64: spend_units in gross mode, spend_units - return_units
-    in net mode | has_promotion bool null (throughout, where the shop has no promotion ids). Lines with quantity or amount
-    0 are absent.
+    in net mode | has_promotion bool null (throughout, where the shop has no promotion ids) | cancelled_on date null,
+    cancelled_units int64 (see `cancellations.with_cancellations`). Lines with quantity or amount 0 are absent.
+    Cancellations are counted into the report.
     """
+    engine = _engine_of(clean.headers)
+    lines = _lines_of_sales(clean, config)
+    cancellations = materialise(engine, find_cancellations(lines), "cancellations")
+    count_cancellations(cancellations, clean.report)
+    purchases = with_cancellations(lines, cancellations).select(*PURCHASE_COLUMNS)
+    purchases = materialise(engine, purchases, "purchases", stays=True)
+    drop_tables(engine, cancellations)
+    return purchases
+
+
+def _lines_of_sales(clean: CleanTables, config: DatasetConfig) -> ir.Table:
+    """The purchases before anything is known of cancellations."""
     bare = clean.headers.filter(clean.headers.line_count == 0, clean.headers.total_units != 0)
     rows = _of_headers(bare)
     if clean.lines is not None:
@@ -42,7 +62,7 @@ def build_purchases(clean: CleanTables, config: DatasetConfig) -> ir.Table:
     valid = (rows.signed_milli > 0) & (rows.signed_units > 0)
     spend = valid.ifelse(rows.signed_units, 0)
     returned = valid.ifelse(0, rows.signed_units.abs())
-    purchases = rows.mutate(
+    return rows.mutate(
         target=_target_of(rows["category"], config),
         product_id=rows.product_id.nullif(""),
         store_id=rows.store_id.nullif(""),
@@ -50,8 +70,7 @@ def build_purchases(clean: CleanTables, config: DatasetConfig) -> ir.Table:
         spend_units=spend,
         return_units=returned,
         amount_units=spend if config.spend == "gross" else spend - returned,
-    ).select(*PURCHASE_COLUMNS)
-    return materialise(_engine_of(clean.headers), purchases, "purchases", stays=True)
+    ).select(*_LINE_COLUMNS)
 
 
 def build_customers(clean: CleanTables) -> ir.Table:
@@ -72,6 +91,7 @@ def describe_purchases(purchases: ir.Table, clean: CleanTables, config: DatasetC
         customers=purchases.customer_id.nunique(),
         spend=purchases.spend_units.sum(),
         returned=purchases.return_units.sum(),
+        cancelled=purchases.spend_units.sum(where=purchases.cancelled_on.notnull()).fill_null(0),
     )
     row = total.to_pyarrow().to_pylist()[0]
     clean.report.purchases = {
@@ -79,6 +99,7 @@ def describe_purchases(purchases: ir.Table, clean: CleanTables, config: DatasetC
         "customers": row["customers"],
         "spend": money_text(row["spend"]),
         "returned": money_text(row["returned"]),
+        "cancelled": money_text(row["cancelled"]),
     }
     by_target = purchases.group_by("target").agg(lines=purchases.count(), spend=purchases.spend_units.sum())
     counted = {row["target"]: row for row in by_target.to_pyarrow().to_pylist()}

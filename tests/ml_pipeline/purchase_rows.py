@@ -40,6 +40,8 @@ def purchase(customer_id: str = "C1", days_ago: int = 1, money: float = 10, **co
         "return_units": max(-units, 0),
         "amount_units": units if net else max(units, 0),
         "has_promotion": None,
+        "cancelled_on": None,
+        "cancelled_units": 0,
     }
     assert set(columns) <= set(row)
     return row | columns

@@ -160,7 +160,8 @@ def test_every_name_in_a_report_is_a_known_rule_or_flag(dirty: Prepared) -> None
         "duplicate_promotion_id",
         "duplicate_rule_id",
     } == set(RULES)
-    assert set(DIRTY_FLAGS) | {"outlier_line", "outlier_header"} == set(FLAGS)
+    cancellations = {"order_line_cancelled", "cancellation_matched", "cancellation_ambiguous"}
+    assert set(DIRTY_FLAGS) | {"outlier_line", "outlier_header"} | cancellations == set(FLAGS)
 
 
 # ---- the last day
@@ -322,7 +323,9 @@ def test_a_shop_of_headers_only_counts_their_totals(tmp_path: Path) -> None:
     }
     flags: Any = prepared.report["flags"]
     assert {name: flag["rows"] for name, flag in flags.items()} == {"return_header": 1, "outlier_header": 1}
-    assert prepared.report["purchases"] == {"rows": 152, "customers": 3, "spend": "6500.00", "returned": "20.00"}
+    purchases: Any = prepared.report["purchases"]
+    assert (purchases["rows"], purchases["customers"]) == (152, 3)
+    assert (purchases["spend"], purchases["returned"], purchases["cancelled"]) == ("6500.00", "20.00", "0.00")
 
 
 def test_a_table_of_lines_without_rows_leaves_every_header_to_its_total(tmp_path: Path) -> None:
@@ -423,6 +426,10 @@ def test_the_flags_find_exactly_the_flaws_that_were_injected(sample: tuple[Prepa
     flaws, flags = truth["flaws"], prepared.report["flags"]
     found = {name: flag["rows"] for name, flag in flags.items()}  # type: ignore[attr-defined]
     found.pop("outlier_line", None)
+    refunds = flaws[f"{HEADERS}.refunds"]["lines"]
+    matched, ambiguous = found.pop("cancellation_matched"), found.pop("cancellation_ambiguous")
+    assert found.pop("order_line_cancelled") == matched > refunds / 2
+    assert matched + ambiguous == refunds
     assert found == {
         "customer_not_in_details": flaws["customer_details.missing_customer"]["headers"],
         "date_before_customer_since": flaws["customer_details.signed_up_after_purchase"]["headers"],

@@ -32,6 +32,8 @@ def test_a_bare_line_is_a_transaction_of_its_own_with_one_piece_of_an_unknown_ca
         "return_units": 0,
         "amount_units": 125_000,
         "has_promotion": None,
+        "cancelled_on": None,
+        "cancelled_units": 0,
     }
     assert first["transaction_id"] != second["transaction_id"]
 

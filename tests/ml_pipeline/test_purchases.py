@@ -29,7 +29,7 @@ def _row(
     target = category if category in ("electronics", "grocery", "sports") else "other"
     values = (
         customer, transaction, day, category, target, product, store, pieces * PIECE, spend_units, return_units,
-        spend_units, promotion,
+        spend_units, promotion, None, 0,
     )  # fmt: skip
     return dict(zip(PURCHASE_COLUMNS, values, strict=True))
 
@@ -98,7 +98,13 @@ def test_targets_and_totals_are_in_the_report(gross: Prepared) -> None:
         "sports": (0, "0.00"),
         "other": (4, "48.00"),
     }
-    assert gross.report["purchases"] == {"rows": 11, "customers": 4, "spend": "273.00", "returned": "105.00"}
+    assert gross.report["purchases"] == {
+        "rows": 11,
+        "customers": 4,
+        "spend": "273.00",
+        "returned": "105.00",
+        "cancelled": "0.00",
+    }
 
 
 def test_without_products_and_promotions_lines_count_as_other_and_nobody_knows_of_promotions(tmp_path: Path) -> None:
