@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import OptimizeResult, minimize
-from scipy.special import betainccinv, betaincinv, digamma, expit, gammaln, hyp2f1
+from scipy.special import betaincinv, digamma, expit, gammaln, hyp2f1
 
 from ml_pipeline.errors import BadSummary, NoConvergence, NotEnoughHistory, UnboundedMean
 
@@ -108,10 +108,9 @@ class BgNbd:
         total, weights = np.zeros(len(cases)), 0.0
         for node in np.linspace(-3.2, 3.2, 81):
             spread = np.pi * np.sinh(node)
-            below, above = expit(spread), expit(-spread)
-            p = betaincinv(self.a, self.b + counts, below) if node < 0 else betainccinv(self.a, self.b + counts, above)
+            p = betaincinv(self.a, self.b + counts, expit(spread))
             p = np.maximum(np.where(np.isnan(p), self.a / (self.a + self.b + counts), p), 1e-14)  # nan: b of 1e-5
-            weight = np.cosh(node) * below * above
+            weight = np.cosh(node) * expit(spread) * expit(-spread)
             total += weight * -np.expm1(-(self.r + counts) * np.log1p(p * reaches)) / p
             weights += weight
         return (total / weights)[case_of.ravel()]
@@ -364,12 +363,8 @@ def _settled(model: str, names: Sequence[str], best: OptimizeResult, n: float, r
 def _collapse(
     columns: Sequence[FloatArray], weights: npt.ArrayLike | None
 ) -> tuple[tuple[FloatArray, ...], FloatArray]:
-    """The distinct rows in their order, and how many customers each stands for (rows of weight 0 leave)."""
-    if weights is not None:
-        weight = _column("weights", weights, len(columns[0]))
-        kept = weight > 0
-        if not kept.all():
-            columns, weight = [column[kept] for column in columns], weight[kept]
+    """The distinct rows in their order, and how many customers each stands for."""
+    weight = None if weights is None else _column("weights", weights, len(columns[0]))
     if not len(columns[0]):
         return tuple(columns), np.zeros(0)
     order = np.lexsort(tuple(reversed(columns)))
@@ -378,7 +373,7 @@ def _collapse(
     new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in ordered])
     firsts = np.flatnonzero(new)
     ends = np.append(firsts[1:], len(order))
-    counted = (ends - firsts).astype(np.float64) if weights is None else np.add.reduceat(weight[order], firsts)
+    counted = (ends - firsts).astype(np.float64) if weight is None else np.add.reduceat(weight[order], firsts)
     return tuple(column[firsts] for column in ordered), counted
 
 
