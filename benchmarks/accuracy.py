@@ -11,18 +11,20 @@ The evaluation days are for reporting, once; --development takes earlier ones, t
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from benchmarks.accuracy_page import DataSetReport, Row, page, render
 from benchmarks.answers import ask
 from benchmarks.goals import GOALS, NO_GOALS
 from benchmarks.ours import OurForecast, RunFailed, forecast
-from benchmarks.peers import Peer, Question, all_peers, predict_last_90_days_over_3
+from benchmarks.peer_list import PEERS
+from benchmarks.peers import Peer, Question, predict_last_90_days_over_3
 from benchmarks.public_data import (
     DATA_SETS,
     ROOT,
@@ -42,10 +44,9 @@ OURS = "ours"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = _options(arguments)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, str(options.threads))
     try:
-        reports = [report(name, path, options) for name, path in options.data_set]
+        with threadpool_limits(1):  # several threads on shared cores wait for each other most of the time
+            reports = [report(name, path, options) for name, path in options.data_set]
     except (DataSetMissing, RunFailed) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2
@@ -75,20 +76,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     who.add_argument("--only", nargs="+", metavar="ROW", help=f"{OURS}, or names of peers: {_peer_names()}")
     who.add_argument("--peers-only", action="store_true", help="everyone but us")
     parser.add_argument("--profile", choices=("quick", "full"), default="full", help="of our training")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of our training; peers have one")
     parser.add_argument("--work", type=Path, default=ROOT / "var" / "accuracy", help="where results are kept")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     options = parser.parse_args(arguments)
     if options.write and (options.development or options.day or options.only or options.peers_only):
         parser.error("--write reports the evaluation days with every row; leave the other choices out")
-    unknown = set(options.only or ()) - {OURS, *(peer.name for peer in all_peers())}
+    unknown = set(options.only or ()) - {OURS, *(peer.name for peer in PEERS)}
     if unknown:
         parser.error(f"--only {' '.join(sorted(unknown))}: rows are {OURS}, {_peer_names()}")
     return options
 
 
 def _peer_names() -> str:
-    return ", ".join(peer.name for peer in all_peers())
+    return ", ".join(peer.name for peer in PEERS)
 
 
 def _named_path(text: str) -> tuple[str, Path | None]:
@@ -105,34 +106,33 @@ def report(name: str, path: Path | None, options: argparse.Namespace) -> DataSet
     days = options.day or (data_set.development_days if options.development else data_set.days)
     windows = [window_at(converted.purchases, day, data_set.targets) for day in days]
     empty = DataSetReport(data_set, windows, GOALS.get(name, NO_GOALS), converted.fingerprint)
-    with_peers = _with_peers(empty, converted, options)
+    with_peers = _with_peers(empty, options)
     if options.peers_only or (options.only and OURS not in options.only):
         return with_peers
     return _with_ours(with_peers, converted, options)
 
 
-def _with_peers(so_far: DataSetReport, converted: Converted, options: argparse.Namespace) -> DataSetReport:
+def _with_peers(so_far: DataSetReport, options: argparse.Namespace) -> DataSetReport:
     rows, absent = [], []
-    for peer in all_peers():
+    questions = [Question.of(window) for window in so_far.windows]
+    for peer in PEERS:
         if options.only and peer.name not in options.only:
             continue
         if peer.missing:
             absent.append(f"{peer.title}: not installed ({', '.join(peer.missing)})")
             continue
-        rows.append(_peer_row(peer, so_far.data_set, so_far.windows, converted, options))
+        rows.append(_peer_row(peer, so_far, questions, options.work))
     return replace(so_far, peers=rows, absent=absent)
 
 
-def _peer_row(
-    peer: Peer, data_set: PublicDataSet, windows: Sequence[Window], converted: Converted, options: argparse.Namespace
-) -> Row:
+def _peer_row(peer: Peer, so_far: DataSetReport, questions: Sequence[Question], work: Path) -> Row:
     answers, seconds = [], []
-    for window in windows:
-        _say(f"{data_set.name} {window.day} {peer.name}")
-        kept = ask(peer, Question.of(window), converted.fingerprint, options.work / data_set.name)
+    for question in questions:
+        _say(f"{so_far.data_set.name} {question.day} {peer.name}")
+        kept = ask(peer, question, so_far.fingerprint, work / so_far.data_set.name)
         answers.append(kept.answer)
         seconds.append(kept.seconds)
-    return _row(peer.name, peer.title, windows, answers, seconds)
+    return _row(peer.name, peer.title, so_far.windows, answers, seconds)
 
 
 def _with_ours(so_far: DataSetReport, converted: Converted, options: argparse.Namespace) -> DataSetReport:
@@ -161,7 +161,8 @@ def _row(name: str, title: str, windows: Sequence[Window], answers: Sequence[Ans
 
 def _target_rows(data_set: PublicDataSet, windows: Sequence[Window], forecasts: Sequence[OurForecast]) -> list[Row]:
     """Scores per target, means over the windows: ours and the last 90 days ÷ 3 in turn, then the means over targets."""
-    ours, rules = [], []
+    ours: list[Row] = []
+    rules: list[Row] = []
     for target, category in data_set.targets.items():
         actual = [window.actual_of[target] for window in windows]
         told = [Answer(each.predicted_of[target]) for each in forecasts]
@@ -182,7 +183,8 @@ def _question_of(window: Window, category: str) -> Question:
     return Question(window.day, window.past[window.past["category"] == category], window.customer_ids)
 
 
-_say: Callable[[str], object] = lambda words: sys.stderr.write(f"{words}\n")  # noqa: E731
+def _say(words: str) -> None:
+    sys.stderr.write(f"{words}\n")
 
 
 if __name__ == "__main__":

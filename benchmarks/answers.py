@@ -45,7 +45,7 @@ def _check(peer: Peer, question: Question, answer: Answer) -> None:
 
 def _read(file: Path) -> KeptAnswer:
     with np.load(file) as arrays:
-        probability = arrays["probability"] if "probability" in arrays else None
+        probability = arrays.get("probability")
         return KeptAnswer(Answer(arrays["predicted"], probability), float(arrays["seconds"]))
 
 
@@ -55,5 +55,5 @@ def _write(file: Path, kept: KeptAnswer) -> None:
         arrays["probability"] = kept.answer.probability
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".answer-", delete=False) as staged:
-        np.savez_compressed(staged, **arrays)
+        np.savez_compressed(staged, allow_pickle=False, **arrays)
     os.replace(staged.name, file)

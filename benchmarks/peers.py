@@ -6,7 +6,7 @@ purchases alone. A peer is handed only what was bought before the day.
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from benchmarks.peer_features import Learning, features_at, learning_rows
 from benchmarks.public_data import HORIZON_DAYS, FloatArray, Window, window_at
 from benchmarks.scores import Answer, score
 
@@ -47,6 +48,16 @@ class Question:
         first = self.past["day"].min().date() + timedelta(days=2 * HORIZON_DAYS)
         days = [self.day - timedelta(days=HORIZON_DAYS * step) for step in range(1, EARLIER_WINDOWS + 1)]
         return tuple(window_at(self.past, day, {}) for day in days if day >= first)
+
+    @cached_property
+    def learning(self) -> Learning:
+        """Rolling windows to learn from; the same rows for every learned peer."""
+        return learning_rows(self.past, self.day)
+
+    @cached_property
+    def features(self) -> FloatArray:
+        """36 columns of the customers that are asked for, (n, 36)."""
+        return features_at(self.past, self.day).reindex(self.customer_ids).to_numpy(np.float64)
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ def weighted_rate(past: pd.DataFrame, day: date, customer_ids: npt.NDArray[np.st
     spent = _by_customer(weighed.groupby(past["customer_id"].to_numpy()).sum(), customer_ids)
     tenure = tenure_days(past, day, customer_ids)
     days_that_count = half_life / np.log(2) * (1 - np.exp2(-tenure / half_life))
-    return spent / days_that_count * HORIZON_DAYS
+    return np.asarray(spent / days_that_count * HORIZON_DAYS, dtype=np.float64)
 
 
 def predict_weighted_rate(question: Question) -> Answer:
@@ -160,8 +171,3 @@ RULES: tuple[Peer, ...] = (
     Peer("lifetime_rate_x_30", "lifetime rate × 30", predict_lifetime_rate),
     Peer("weighted_rate", "exponentially weighted rate", predict_weighted_rate),
 )
-
-
-def all_peers() -> Sequence[Peer]:
-    """Every peer, rules first."""
-    return RULES

@@ -285,7 +285,7 @@ def _read_sheet_or_csv(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, encoding_errors="replace")
 
 
-def write_online_retail(data_set: PublicDataSet, source: tuple[Path, ...], folder: Path) -> None:
+def write_online_retail(_: PublicDataSet, source: tuple[Path, ...], folder: Path) -> None:
     """As a user would: the pipeline's own importer, in a process of its own."""
     command = [sys.executable, "-m", "ml_pipeline.import_flat", str(source[0].resolve()), "--into", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
