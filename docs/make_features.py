@@ -21,6 +21,10 @@ them for training (many days), for a snapshot (one day) and for a raw history (o
 - Money is summed in whole 1/10,000 of the currency unit, and floats come last: the same rows give the same bits, whatever
   the order, the threads, or the other customers.
 - *Missing* is NULL in tables and NaN in matrices, never 0. Lines without a known category belong to no target.
+- *Weighted* rates (`ew_...`) count a day half as much for every half-life of age. Ages are taken in buckets (1-7, 8-14, 15-30,
+  31-60, 61-90, 91-120, 121-180, 181-270, 271-365 days), each with the mean of its days' weights, a whole number of 1/2^30:
+  30 x sum(weight x spend) / sum(weight x days of the bucket since the first transaction). What is older than 365 days
+  counts with its mean per day as one more bucket of at most 365 days.
 - A customer has a row from the first transaction on. Rates are taken over at least 30 days.
 - Points, loyalty status and `last_purchase_date` of `customer_details` are of today, unknown on a past day, and no features;
   so there is no `loyalty_efficiency` without a dated history of points.

@@ -6,6 +6,7 @@ repository spells one. Its formula sees one row of `totals.build_totals`; floats
 
 import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +14,8 @@ import ibis
 import ibis.expr.types as ir
 
 from ml_pipeline.schema import AMOUNT_SCALE, QUANTITY_SCALE
-from ml_pipeline.totals import WEEKDAYS, WindowTotal, on_weekday
-from ml_pipeline.windows import Window
+from ml_pipeline.totals import WEEKDAYS, DecayedTotal, Total, WindowTotal, on_weekday, wide
+from ml_pipeline.windows import Decay, Window
 
 SHORTEST_TENURE_DAYS = 30
 """Rates of younger customers are taken over this many days: one purchase yesterday is not one purchase a day."""
@@ -42,8 +43,8 @@ class Feature:
         return inspect.cleandoc(type(self).__doc__ or "").format(**vars(self))
 
     @property
-    def window_totals(self) -> tuple[WindowTotal, ...]:
-        """The sums over windows that the formula reads."""
+    def recent_totals(self) -> tuple[Total, ...]:
+        """The sums over days before as_of that the formula reads, beside those over all days."""
         return ()
 
     def value(self, row: ir.Table) -> ir.Value:
@@ -65,6 +66,42 @@ def floored(units: ir.Value) -> ir.Value:
 def rate_days(row: ir.Table) -> ir.Value:
     """Days since the first transaction, at least SHORTEST_TENURE_DAYS."""
     return ibis.greatest(row.as_of_day - row.first_day, SHORTEST_TENURE_DAYS)
+
+
+def with_weighted_days(row: ir.Table, decays: Iterable[Decay]) -> ir.Table:
+    """Adds what all rates of a decay are taken over, per decay: see `decayed_rate`."""
+    # Days are 32 bits wide to the engine, 64 to Ibis, which would leave out a cast to its plain int64.
+    tenure = rate_days(row).cast("!int64")
+    columns = {}
+    for decay in decays:
+        columns[_stretch(decay)] = ibis.greatest(tenure - decay.span.days, decay.span.days)
+        columns[_weighted_days(decay)] = ibis.least(*(start + slope * tenure for start, slope in decay.lines))
+    return row.select(*row.columns, **columns)
+
+
+def _stretch(decay: Decay) -> str:
+    return f"stretch~{decay.label}"
+
+
+def _weighted_days(decay: Decay) -> str:
+    return f"weighted_days~{decay.label}"
+
+
+def decayed_rate(
+    row: ir.Table, decayed: DecayedTotal, within: WindowTotal, lifetime: ir.Value, scale: int = 1
+) -> ir.Value:
+    """Per 30 days: the weighted total over the weighted days since the first transaction, at least SHORTEST_TENURE_DAYS.
+
+    decayed: over the decay's buckets; within: the plain total over the same days; lifetime: over all days, so that
+    the days before the buckets count too: with their mean per day, as one more bucket (`Decay.rest`). Totals come in
+    1/scale. A total below 0 counts as 0.
+    """
+    decay = decayed.decay
+    stretch, weighted_days = row[_stretch(decay)], row[_weighted_days(decay)]
+    # Both sides times stretch, the days of the rest, at least as many as it counts: whole numbers until the division.
+    rest = wide(lifetime - row[within.column]) * (decay.weight_of(decay.rest) * decay.span.days)
+    total = wide(row[decayed.column]) * wide(stretch) + rest
+    return ratio(floored(total).cast("float64") * 30, (weighted_days * stretch).cast("float64") * scale)
 
 
 # Recency
@@ -160,11 +197,11 @@ class WindowCount(Feature):
         return f"transaction_count_{self.window.label}"
 
     @property
-    def window_totals(self) -> tuple[WindowTotal, ...]:
+    def recent_totals(self) -> tuple[Total, ...]:
         return (WindowTotal("transactions", self.window),)
 
     def value(self, row: ir.Table) -> ir.Value:
-        return row[self.window_totals[0].column]
+        return row[self.recent_totals[0].column]
 
 
 @dataclass(frozen=True)
@@ -179,11 +216,49 @@ class WindowSpend(Feature):
         return f"total_spend_{self.window.label}"
 
     @property
-    def window_totals(self) -> tuple[WindowTotal, ...]:
+    def recent_totals(self) -> tuple[Total, ...]:
         return (WindowTotal("amount", self.window),)
 
     def value(self, row: ir.Table) -> ir.Value:
-        return ratio(floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+        return ratio(floored(row[self.recent_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+
+
+@dataclass(frozen=True)
+class EwTransactionRate(Feature):
+    """Transactions per 30 days, a day counting half as much {decay.half_life_days} days earlier; over at least 30 days."""
+
+    decay: Decay
+    unit = "count per 30 days"
+
+    @property
+    def name(self) -> str:
+        return f"ew_transaction_rate_{self.decay.label}"
+
+    @property
+    def recent_totals(self) -> tuple[DecayedTotal, WindowTotal]:
+        return DecayedTotal("transactions", self.decay), WindowTotal("transactions", self.decay.span)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return decayed_rate(row, *self.recent_totals, row.transactions)
+
+
+@dataclass(frozen=True)
+class EwSpendRate(Feature):
+    """Spend per 30 days, a day counting half as much {decay.half_life_days} days earlier; over at least 30 days."""
+
+    decay: Decay
+    unit = "money per 30 days"
+
+    @property
+    def name(self) -> str:
+        return f"ew_spend_rate_{self.decay.label}"
+
+    @property
+    def recent_totals(self) -> tuple[DecayedTotal, WindowTotal]:
+        return DecayedTotal("amount", self.decay), WindowTotal("amount", self.decay.span)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return decayed_rate(row, *self.recent_totals, row.amount, AMOUNT_SCALE)
 
 
 class LifetimeSpend(Feature):
@@ -323,11 +398,11 @@ class PurchaseMomentum(Feature):
         return "purchase_momentum"
 
     @property
-    def window_totals(self) -> tuple[WindowTotal, ...]:
+    def recent_totals(self) -> tuple[Total, ...]:
         return WindowTotal("transactions", self.recent), WindowTotal("transactions", self.longer)
 
     def value(self, row: ir.Table) -> ir.Value:
-        recent, longer = (row[total.column] for total in self.window_totals)
+        recent, longer = (row[total.column] for total in self.recent_totals)
         return ratio(recent * self.longer.days, longer * self.recent.days)
 
 
@@ -348,11 +423,11 @@ class SpendMomentum(Feature):
         return f"spend_momentum_{self.recent.label}_over_{self.before.label}"
 
     @property
-    def window_totals(self) -> tuple[WindowTotal, ...]:
+    def recent_totals(self) -> tuple[Total, ...]:
         return WindowTotal("amount", self.recent), WindowTotal("amount", self.before)
 
     def value(self, row: ir.Table) -> ir.Value:
-        recent, before = (floored(row[total.column]) for total in self.window_totals)
+        recent, before = (floored(row[total.column]) for total in self.recent_totals)
         return ratio(recent.cast("float64") * self.before.days, before.cast("float64") * self.recent.days)
 
 

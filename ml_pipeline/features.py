@@ -3,6 +3,7 @@
 Training calls `build_features` for many days, a snapshot for one, the raw-history request for one customer.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -30,6 +31,8 @@ from ml_pipeline.feature_definitions import (
     DaysFirstToLast,
     DaysSinceFirstTransaction,
     DaysSinceLastTransaction,
+    EwSpendRate,
+    EwTransactionRate,
     Feature,
     IsColdStart,
     LifetimeSpend,
@@ -55,21 +58,31 @@ from ml_pipeline.feature_definitions import (
     WeekendTransactionRate,
     WindowCount,
     WindowSpend,
+    with_weighted_days,
 )
 from ml_pipeline.target_features import (
     TargetDaysSince,
+    TargetEwSpendRate,
     TargetFavorite,
     TargetLifetimeSpend,
     TargetTransactions,
     TargetWindowSpend,
 )
-from ml_pipeline.totals import WindowTotal, build_totals
-from ml_pipeline.windows import Calendar, TimeTables, Window
+from ml_pipeline.totals import DecayedTotal, Total, WindowTotal, build_totals
+from ml_pipeline.windows import Calendar, Decay, TimeTables, Window
 
 MONTH, QUARTER = Window(1, 30), Window(1, 90)
 SECOND_MONTH, THIRD_AND_FOURTH_MONTH = Window(31, 60), Window(61, 120)
-WINDOWS = (Window(1, 7), MONTH, Window(1, 60), QUARTER, SECOND_MONTH, THIRD_AND_FOURTH_MONTH)
+HALF_YEAR, YEAR = Window(1, 180), Window(1, 365)
+WINDOWS = (Window(1, 7), MONTH, Window(1, 60), QUARTER, HALF_YEAR, YEAR, SECOND_MONTH, THIRD_AND_FOURTH_MONTH)
 TARGET_WINDOWS = (MONTH, QUARTER)
+
+_DECAY_BUCKETS = tuple(
+    Window(before + 1, oldest) for before, oldest in itertools.pairwise((0, 7, 14, 30, 60, 90, 120, 180, 270, 365))
+)
+SHORT_MEMORY, MEMORY, LONG_MEMORY = (Decay(half_life, _DECAY_BUCKETS) for half_life in (20, 45, 120))
+DECAYS = (SHORT_MEMORY, MEMORY, LONG_MEMORY)
+TARGET_DECAYS = (MEMORY, LONG_MEMORY)
 
 _OF_EVERYTHING: tuple[Feature, ...] = (
     DaysSinceLastTransaction(),
@@ -82,6 +95,8 @@ _OF_EVERYTHING: tuple[Feature, ...] = (
     RecencyRatio(),
     *(WindowCount(window) for window in WINDOWS),
     *(WindowSpend(window) for window in WINDOWS),
+    *(EwTransactionRate(decay) for decay in DECAYS),
+    *(EwSpendRate(decay) for decay in DECAYS),
     LifetimeSpend(),
     AvgTransactionValue(),
     MaxTransactionValue(),
@@ -114,6 +129,7 @@ _OF_EVERYTHING: tuple[Feature, ...] = (
 def _of_target(target: str, targets: tuple[str, ...]) -> tuple[Feature, ...]:
     return (
         *(TargetWindowSpend(target, window) for window in TARGET_WINDOWS),
+        *(TargetEwSpendRate(target, decay) for decay in TARGET_DECAYS),
         TargetLifetimeSpend(target),
         TargetTransactions(target),
         TargetDaysSince(target),
@@ -173,6 +189,18 @@ def transaction_count_name(days: int) -> str:
     return WindowCount(window).name
 
 
+def decayed_rate_name(half_life_days: int, target: str | None = None) -> str:
+    """The feature that holds the exponentially weighted spend per 30 days, in total or of one target."""
+    known = DECAYS if target is None else TARGET_DECAYS
+    for decay in known:
+        if decay.half_life_days == half_life_days:
+            return EwSpendRate(decay).name if target is None else TargetEwSpendRate(target, decay).name
+    choices = ", ".join(str(decay.half_life_days) for decay in known)
+    raise ValueError(
+        f"no feature is a rate of spend with a half-life of {half_life_days} days; choose one of {choices}"
+    )
+
+
 def lifetime_spend_name(target: str | None = None) -> str:
     """The feature that holds the spend since the beginning, in total or of one target."""
     return LIFETIME_SPEND if target is None else TargetLifetimeSpend(target).name
@@ -194,21 +222,31 @@ def build_features(
 def feature_calendar(as_of_days: Sequence[date], targets: Sequence[str]) -> Calendar:
     """The days, windows and facts of as_of days that the features need."""
     features = feature_set(targets)
-    windows = [total.window for total in _window_totals(features)]
-    return Calendar(as_of_days, windows, {one.name: one.of for one in features if isinstance(one, CalendarFeature)})
+    totals = _recent_totals(features)
+    return Calendar(
+        as_of_days,
+        windows=[total.window for total in totals if isinstance(total, WindowTotal)],
+        facts={one.name: one.of for one in features if isinstance(one, CalendarFeature)},
+        decays=_decays(totals),
+    )
 
 
 def build_features_at(purchases: ir.Table, customers: ir.Table, time: TimeTables, targets: Sequence[str]) -> ir.Table:
     """`build_features` for the as_of days of a calendar whose tables the engine holds already."""
     features = feature_set(targets)
-    totals = build_totals(purchases, time, targets, _window_totals(features))
-    row = _with_customer_since(totals, customers)
+    recent_totals = _recent_totals(features)
+    totals = build_totals(purchases, time, targets, recent_totals)
+    row = with_weighted_days(_with_customer_since(totals, customers), _decays(recent_totals))
     columns = {feature.name: feature.value(row).cast("float64") for feature in features}
     return row.select("customer_id", "as_of", **columns)
 
 
-def _window_totals(features: Sequence[Feature]) -> tuple[WindowTotal, ...]:
-    return tuple(dict.fromkeys(total for feature in features for total in feature.window_totals))
+def _recent_totals(features: Sequence[Feature]) -> tuple[Total, ...]:
+    return tuple(dict.fromkeys(total for feature in features for total in feature.recent_totals))
+
+
+def _decays(totals: Sequence[Total]) -> tuple[Decay, ...]:
+    return tuple(dict.fromkeys(total.decay for total in totals if isinstance(total, DecayedTotal)))
 
 
 def _with_customer_since(totals: ir.Table, customers: ir.Table) -> ir.Table:

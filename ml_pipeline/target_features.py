@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import ibis
 import ibis.expr.types as ir
 
-from ml_pipeline.feature_definitions import Feature, floored, ratio
+from ml_pipeline.feature_definitions import Feature, decayed_rate, floored, ratio
 from ml_pipeline.schema import AMOUNT_SCALE
-from ml_pipeline.totals import WindowTotal, of_target
-from ml_pipeline.windows import Window
+from ml_pipeline.totals import DecayedTotal, Total, WindowTotal, of_target
+from ml_pipeline.windows import Decay, Window
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,31 @@ class TargetWindowSpend(Feature):
         return f"spend_{self.window.label}_{self.target}"
 
     @property
-    def window_totals(self) -> tuple[WindowTotal, ...]:
+    def recent_totals(self) -> tuple[Total, ...]:
         return (WindowTotal("amount", self.window, self.target),)
 
     def value(self, row: ir.Table) -> ir.Value:
-        return ratio(floored(row[self.window_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+        return ratio(floored(row[self.recent_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+
+
+@dataclass(frozen=True)
+class TargetEwSpendRate(Feature):
+    """Spend in {target} per 30 days, weighted and over the same days as that of everything."""
+
+    target: str
+    decay: Decay
+    unit = "money per 30 days"
+
+    @property
+    def name(self) -> str:
+        return f"ew_spend_rate_{self.decay.label}_{self.target}"
+
+    @property
+    def recent_totals(self) -> tuple[DecayedTotal, WindowTotal]:
+        return DecayedTotal("amount", self.decay, self.target), WindowTotal("amount", self.decay.span, self.target)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return decayed_rate(row, *self.recent_totals, row[of_target("amount", self.target)], AMOUNT_SCALE)
 
 
 @dataclass(frozen=True)

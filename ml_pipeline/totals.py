@@ -13,18 +13,16 @@ import ibis
 import ibis.expr.types as ir
 
 from ml_pipeline.schema import UNKNOWN_CATEGORY
-from ml_pipeline.windows import TimeTables, Window
+from ml_pipeline.windows import Decay, TimeTables, Window
 
 WEEKDAYS = range(7)
 
 
-@dataclass(frozen=True)
-class WindowTotal:
-    """A whole number summed over a window: measure `transactions` or `amount`, of one target or of everything."""
+class Total:
+    """A whole number summed over days before as_of: measure `transactions` or `amount`, of one target or of everything."""
 
     measure: str
-    window: Window
-    target: str | None = None
+    target: str | None
 
     @property
     def source(self) -> str:
@@ -34,12 +32,57 @@ class WindowTotal:
     @property
     def column(self) -> str:
         """The column of the totals that holds it."""
+        raise NotImplementedError
+
+    def over(self, seen: ir.Table) -> ir.Column:
+        """The sum; `seen` holds pieces beside the as_of days that see them."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class WindowTotal(Total):
+    """The sum over a window."""
+
+    measure: str
+    window: Window
+    target: str | None = None
+
+    @property
+    def column(self) -> str:
         return f"{self.source}~{self.window.label}"
+
+    def over(self, seen: ir.Table) -> ir.Column:
+        return _sum(seen[self.source], where=seen[self.window.flag])
+
+
+@dataclass(frozen=True)
+class DecayedTotal(Total):
+    """The sum over the buckets of a decay, every day times its weight; in 128 bits."""
+
+    measure: str
+    decay: Decay
+    target: str | None = None
+
+    @property
+    def column(self) -> str:
+        return f"{self.source}~half_life_{self.decay.label}"
+
+    def over(self, seen: ir.Table) -> ir.Column:
+        return (seen[_in_128_bits(self.source)] * seen[self.decay.weight]).sum()
 
 
 def of_target(measure: str, target: str) -> str:
     """The column that holds a measure of one target alone; no target's name can hold an @."""
     return f"{measure}@{target}"
+
+
+def wide(whole: ir.Value) -> ir.Value:
+    """A whole number that may grow beyond 64 bits."""
+    return whole.cast("decimal(38, 0)")
+
+
+def _in_128_bits(source: str) -> str:
+    return f"{source}~wide"
 
 
 def on_weekday(weekday: int) -> str:
@@ -48,7 +91,7 @@ def on_weekday(weekday: int) -> str:
 
 
 def build_totals(
-    purchases: ir.Table, time: TimeTables, targets: Sequence[str], window_totals: Sequence[WindowTotal]
+    purchases: ir.Table, time: TimeTables, targets: Sequence[str], recent_totals: Sequence[Total]
 ) -> ir.Table:
     """One row per (as_of, customer with a transaction before as_of); only days < as_of count.
 
@@ -60,11 +103,11 @@ def build_totals(
     periods = _with_purchase_days(_period_totals(transactions, targets), transactions)
     periods = _with_distinct(periods, lines, time)
     lifetime = _running_totals(periods, time, targets)
-    recent = _window_totals(transactions, time, window_totals)
+    recent = _recent_totals(transactions, time, recent_totals)
     joined = lifetime.left_join(recent, ["customer_id", "as_of_number"])
     return joined.select(
         *[lifetime[name] for name in lifetime.columns],
-        **{total.column: recent[total.column].fill_null(0) for total in window_totals},
+        **{total.column: recent[total.column].fill_null(0) for total in recent_totals},
     )
 
 
@@ -109,13 +152,12 @@ def _period_totals(transactions: ir.Table, targets: Sequence[str]) -> ir.Table:
     sold = transactions.transactions == 1
     day = transactions.day.epoch_days().cast("int32")
     weekday = transactions.day.day_of_week.index()
-    wide = transactions.gross.cast("decimal(38, 0)")
     measures = {
         "transactions": _sum(transactions.transactions),
         "first_day": day.min(where=sold),
         "last_day": day.max(where=sold),
         "gross": _sum(transactions.gross),
-        "squared_gross": (wide * wide).sum(),
+        "squared_gross": (wide(transactions.gross) * wide(transactions.gross)).sum(),
         "largest_gross": transactions.gross.max(where=sold),
         "smallest_gross": transactions.gross.min(where=sold),
         "amount": _sum(transactions.amount),
@@ -208,12 +250,17 @@ def _running_totals(periods: ir.Table, time: TimeTables, targets: Sequence[str])
     return spans.join(time.as_ofs, seen).drop("period", "upto")
 
 
-def _window_totals(transactions: ir.Table, time: TimeTables, window_totals: Sequence[WindowTotal]) -> ir.Table:
-    """One row per (customer, as_of that sees a transaction of the customer in some window)."""
-    sources = sorted({total.source for total in window_totals})
-    pieces = transactions.group_by("customer_id", "piece").aggregate(
-        **{name: _sum(transactions[name]) for name in sources}
-    )
+def _recent_totals(transactions: ir.Table, time: TimeTables, recent_totals: Sequence[Total]) -> ir.Table:
+    """One row per (customer, as_of that sees a transaction of the customer in some window or bucket)."""
+    measures = {}
+    for total in recent_totals:
+        column = transactions[total.source]
+        if isinstance(total, DecayedTotal):
+            # Widened here and not in `over`: there are several times as many sights of pieces as pieces.
+            measures[_in_128_bits(total.source)] = wide(column.sum())
+        else:
+            measures[total.source] = _sum(column)
+    pieces = transactions.group_by("customer_id", "piece").aggregate(**measures)
     seen = pieces.join(time.sights, "piece")
-    sums = {total.column: _sum(seen[total.source], where=seen[total.window.flag]) for total in window_totals}
+    sums = {total.column: total.over(seen) for total in recent_totals}
     return seen.group_by("customer_id", "as_of_number").aggregate(**sums)

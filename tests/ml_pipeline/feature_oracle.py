@@ -1,16 +1,48 @@
 """The features once more, by the slow and obvious loop: one customer and one as_of at a time, exact until the end.
 
 Shares nothing with the pipeline but the definition in words. Numbers are fractions; the float nearest to the exact
-value comes last, so the pipeline must give the same bits (the standard deviation within a last place).
+value comes last, so the pipeline must give the same bits (standard deviations and weighted rates within the last places).
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
+from functools import cache
 
-WINDOWS = {"7d": (1, 7), "30d": (1, 30), "60d": (1, 60), "90d": (1, 90), "31_60d": (31, 60), "61_120d": (61, 120)}
+WINDOWS = {
+    "7d": (1, 7),
+    "30d": (1, 30),
+    "60d": (1, 60),
+    "90d": (1, 90),
+    "180d": (1, 180),
+    "365d": (1, 365),
+    "31_60d": (31, 60),
+    "61_120d": (61, 120),
+}
+BUCKETS = ((1, 7), (8, 14), (15, 30), (31, 60), (61, 90), (91, 120), (121, 180), (181, 270), (271, 365))
+REST = (366, 730)
+
+
+@cache
+def weight_of_day(age: int, half_life: int) -> int:
+    """2^(-age / half-life) averaged over the bucket of the day, to the nearest 2^-30; all days of the rest alike."""
+    newest, oldest = next((one for one in BUCKETS if one[0] <= age <= one[1]), REST)
+    mean = sum(2 ** (-day / half_life) for day in range(newest, oldest + 1)) / (oldest - newest + 1)
+    return round(2**30 * mean)
+
+
+def decayed_rate(amount_by_age: Mapping[int, int], tenure: int, half_life: int) -> Fraction:
+    """Weighted amount per 30 days, over the weighted days of the tenure; more than 365 old days count as 365 of them."""
+    tenure = max(tenure, 30)
+    crowd = Fraction(365, max(tenure - 365, 365))
+    ages = range(1, tenure + 1)
+    near = sum(weight_of_day(age, half_life) * units for age, units in amount_by_age.items() if age <= 365)
+    far = sum(weight_of_day(age, half_life) * units for age, units in amount_by_age.items() if age > 365)
+    near_days = sum(weight_of_day(age, half_life) for age in ages[:365])
+    far_days = sum(weight_of_day(age, half_life) for age in ages[365:])
+    return 30 * max(near + crowd * far, Fraction(0)) / (near_days + crowd * far_days)
 
 
 def describe_customers(
@@ -38,6 +70,12 @@ def describe_customer(lines: list, since: date | None, as_of: date, targets: Seq
     def spend_in(window: tuple[int, int], of: Sequence[Mapping]) -> Fraction:
         newest, oldest = window
         return money(sum(line["amount_units"] for line in of if newest <= ago(line["day"]) <= oldest))
+
+    def amounts(of: Sequence[Mapping]) -> Counter:
+        by_age: Counter = Counter()
+        for line in of:
+            by_age[ago(line["day"])] += line["amount_units"]
+        return by_age
 
     def count_in(window: tuple[int, int]) -> int:
         newest, oldest = window
@@ -100,6 +138,10 @@ def describe_customer(lines: list, since: date | None, as_of: date, targets: Seq
     for label, window in WINDOWS.items():
         row[f"transaction_count_{label}"] = count_in(window)
         row[f"total_spend_{label}"] = spend_in(window, lines)
+    counts = Counter(ago(day) for day in days)
+    for half_life in (20, 45, 120):
+        row[f"ew_transaction_rate_{half_life}d"] = decayed_rate(counts, ago(first), half_life)
+        row[f"ew_spend_rate_{half_life}d"] = decayed_rate(amounts(lines), ago(first), half_life) / 10_000
     quarter, month = count_in((1, 90)), spend_in((1, 30), lines)
     row["purchase_momentum"] = count_in((1, 30)) / Fraction(quarter, 3) if quarter else None
     for label, months in (("31_60d", 1), ("61_120d", 2)):
@@ -112,6 +154,8 @@ def describe_customer(lines: list, since: date | None, as_of: date, targets: Seq
         bought = {(line["transaction_id"], line["day"]) for line in of if line["spend_units"] > 0}
         row[f"spend_30d_{c}"] = spend_in((1, 30), of)
         row[f"spend_90d_{c}"] = spend_in((1, 90), of)
+        for half_life in (45, 120):
+            row[f"ew_spend_rate_{half_life}d_{c}"] = decayed_rate(amounts(of), ago(first), half_life) / 10_000
         row[f"lifetime_spend_{c}"] = lifetime_of[c]
         row[f"txn_count_{c}"] = len(bought)
         row[f"days_since_{c}"] = min(ago(day) for _, day in bought) if bought else None

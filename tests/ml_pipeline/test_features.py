@@ -15,6 +15,7 @@ from ml_pipeline.errors import BadDatasetConfig
 from ml_pipeline.features import (
     WINDOWS,
     build_features,
+    decayed_rate_name,
     feature_names,
     feature_set,
     lifetime_spend_name,
@@ -118,7 +119,7 @@ def assert_same_as_oracle(found, rows, customer_since, as_of_days, targets=TARGE
     for key, row in rows_by_key.items():
         assert row.keys() == expected[key].keys()
         for name, value in row.items():
-            if name == "std_transaction_value":
+            if name == "std_transaction_value" or name.startswith("ew_"):
                 assert value == pytest.approx(expected[key][name], rel=1e-14, abs=0), (key, name)
             else:
                 assert value == expected[key][name], (key, name)
@@ -155,12 +156,15 @@ def test_names_for_rules_exist_and_unknown_windows_are_refused():
     names = set(feature_names(TARGETS))
     assert {spend_window_name(30), spend_window_name(90, "grocery"), lifetime_spend_name("sports")} <= names
     assert {lifetime_spend_name(), transaction_count_name(90)} <= names
-    with pytest.raises(ValueError, match="14 days; choose one of 7, 30, 60, 90"):
+    assert {decayed_rate_name(20), decayed_rate_name(45, "grocery")} <= names
+    with pytest.raises(ValueError, match="14 days; choose one of 7, 30, 60, 90, 180, 365"):
         spend_window_name(14)
     with pytest.raises(ValueError, match="60 days; choose one of 30, 90"):
         spend_window_name(60, "grocery")
     with pytest.raises(ValueError, match="choose one of"):
         transaction_count_name(14)
+    with pytest.raises(ValueError, match="half-life of 20 days; choose one of 45, 120"):
+        decayed_rate_name(20, "grocery")
 
 
 def test_no_as_of_day_is_refused(engine):
@@ -246,7 +250,7 @@ def test_a_targets_window_sees_its_last_day_and_not_the_one_before(planned, days
     assert described(planned, rows)["C1"][spend_window_name(days, "grocery")] == 1 + days
 
 
-@pytest.mark.parametrize("days_ago", [1, 7, 120, 121, 5_000])
+@pytest.mark.parametrize("days_ago", [1, 7, 120, 365, 366, 5_000])
 def test_lifetime_sees_every_day_before_as_of(planned, days_ago):
     row = described(planned, [purchase(days_ago=days_ago, money=2.5), purchase(days_ago=0)])["C1"]
     assert (row["lifetime_spend"], row["total_transactions"]) == (2.5, 1)
@@ -264,6 +268,30 @@ def test_a_customer_of_one_day_has_no_repeat_value(planned):
     row = described(planned, [purchase(days_ago=9, money=6), purchase(days_ago=9, money=2)])["C1"]
     assert (row["total_purchase_days"], row["days_first_to_last"], row["mean_purchase_day_value"]) == (1, 0, 8)
     assert np.isnan(row["mean_repeat_value"])
+
+
+def test_a_steady_customer_has_the_same_weighted_rate_at_every_half_life_and_age(planned):
+    rows = [purchase(f"{days} days", ago, money=2) for days in (30, 365, 900) for ago in range(1, days + 1)]
+    for row in described(planned, rows).values():
+        rates = {name: value for name, value in row.items() if name.startswith("ew_")}
+        assert {round(value, 4) for name, value in rates.items() if name.startswith("ew_transaction")} == {30}
+        assert {round(value, 4) for name, value in rates.items() if name[-1] == "d" and "spend" in name} == {60}
+
+
+def test_a_weighted_rate_forgets_faster_with_a_shorter_half_life_and_new_customers_have_thirty_days(planned):
+    old = [purchase(days_ago=300, money=90), purchase("new", days_ago=1, money=30)]
+    rows = described(planned, [*old, purchase("older", days_ago=900, money=90)])
+    rates = {name: [row[f"ew_spend_rate_{days}d"] for days in (20, 45, 120)] for name, row in rows.items()}
+    assert 0 < rates["C1"][0] < rates["C1"][1] < rates["C1"][2] < 9
+    assert 0 < rates["older"][0] < rates["older"][2] < rates["C1"][2]
+    assert 30 < rates["new"][2] < rates["new"][0] < 60
+
+
+def test_a_weighted_rate_of_a_target_counts_only_the_target_over_the_tenure_of_everything(planned):
+    rows = [purchase(days_ago=200, money=4), purchase(days_ago=2, money=8, category="grocery")]
+    row = described(planned, rows)["C1"]
+    assert row["ew_spend_rate_45d_sports"] == 0
+    assert 0 < row["ew_spend_rate_45d_grocery"] < row["ew_spend_rate_45d"]
 
 
 def test_monday_is_0_and_sunday_6(planned):
@@ -312,7 +340,7 @@ def test_a_customer_alone_is_the_same_as_among_all(engine):
 
 def test_many_as_of_days_at_once_equal_one_at_a_time(engine):
     rows, since = random_purchases(4, net=True), random_customers(4)
-    days = [*SEVERAL_DAYS[2:], SEVERAL_DAYS[2], date(1999, 1, 1), date(2060, 6, 1)]
+    days = [SEVERAL_DAYS[0], *SEVERAL_DAYS[3::2], SEVERAL_DAYS[3], date(1999, 1, 1), date(2060, 6, 1)]
     together = features_of(engine, rows, since, as_of_days=days)
     apart = [features_of(engine, rows, since, as_of_days=[day]) for day in sorted(set(days))]
     assert together == pa.concat_tables(apart)
@@ -423,7 +451,9 @@ def test_tiny_differences_of_large_amounts_survive_in_the_standard_deviation(eng
 
 def test_the_longest_history_of_the_largest_amounts_does_not_overflow(engine):
     rows = [purchase(spend_units=10**15, amount_units=10**15, days_ago=ago) for ago in range(1, 1_000)]
-    assert features_of(engine, rows)["lifetime_spend"].to_pylist() == [999 * 10.0**11]
+    found = features_of(engine, rows)
+    assert found["lifetime_spend"].to_pylist() == [999 * 10.0**11]
+    assert found["ew_spend_rate_45d"].to_pylist() == pytest.approx([30 * 10.0**11])
 
 
 # Reading

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_pipeline.windows import Calendar, Window
+from ml_pipeline.windows import Calendar, Decay, Window
 
 FIRST = date(2024, 2, 1)
 WINDOWS = st.tuples(st.integers(1, 40), st.integers(0, 40)).map(lambda pair: Window(pair[0], pair[0] + pair[1]))
@@ -59,3 +59,46 @@ def test_a_window_is_called_by_its_days(newest, oldest, label):
 def test_a_window_that_sees_as_of_or_nothing_is_refused(newest, oldest):
     with pytest.raises(ValueError, match=f"window {newest}..{oldest}: the newest day is at least 1"):
         Window(newest, oldest)
+
+
+# Decays
+
+BUCKETS = (Window(1, 3), Window(4, 10), Window(11, 40))
+DECAY = Decay(5, BUCKETS)
+
+
+def test_a_weight_halves_with_the_half_life_and_is_the_mean_of_its_buckets_days():
+    assert [DECAY.weight_of(Window(age, age)) for age in (5, 10, 15)] == [2**29, 2**28, 2**27]
+    assert Decay(1, BUCKETS).weight_of(Window(1, 2)) == 2**30 * 3 // 8
+    first, second, third = map(DECAY.weight_of, BUCKETS)
+    assert [DECAY.weight_at(age) for age in (0, 1, 3, 4, 40, 41)] == [0, first, first, second, third, 0]
+
+
+def test_the_lowest_line_is_the_weight_of_the_days_so_far():
+    weights = [
+        next(DECAY.weight_of(one) for one in (*BUCKETS, DECAY.rest) if age <= one.oldest) for age in range(1, 81)
+    ]
+    for days in range(200):
+        assert min(start + slope * days for start, slope in DECAY.lines) == sum(weights[:days]), days
+
+
+@given(
+    as_of_days=st.lists(st.integers(0, 100).map(lambda ahead: FIRST + timedelta(days=ahead)), min_size=1, max_size=5),
+    windows=st.lists(WINDOWS, max_size=2),
+)
+def test_every_day_of_a_piece_has_the_weight_of_its_own_age_whatever_other_days_are_asked_for(as_of_days, windows):
+    calendar = Calendar(as_of_days, windows, {}, [DECAY])
+    as_of_by_number = {row["as_of_number"]: row["as_of"] for row in calendar.as_ofs().to_pylist()}
+    weights = {
+        (row["piece"], as_of_by_number[row["as_of_number"]]): row[DECAY.weight] for row in calendar.sights().to_pylist()
+    }
+    for day in calendar.days().to_pylist():
+        for as_of in as_of_days:
+            age = (as_of - day["calendar_day"]).days
+            assert weights.get((day["piece"], as_of), 0) == DECAY.weight_at(age), age
+
+
+@pytest.mark.parametrize("buckets", [(Window(2, 3),), (Window(1, 3), Window(5, 6)), (Window(1, 3), Window(3, 6))])
+def test_buckets_with_a_gap_or_an_overlap_are_refused(buckets):
+    with pytest.raises(ValueError, match="without gap or overlap"):
+        Decay(5, buckets)
