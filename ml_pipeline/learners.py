@@ -1,28 +1,63 @@
-"""Random Forest, XGBoost and LightGBM behind one small interface: fit, predict, save in a native format, load.
+"""How each candidate learns: a fold of rows in, one fitted member out.
 
-Every input matrix is float32 `(n, F)` in the bundle's feature order, NaN = missing. Every prediction is float64 `(n,)`
-in units of the currency (money) or a probability. Heavy libraries are imported when first used, never at import: a
-booster loaded before a fork makes the child hang (xgboost#8040, LightGBM#6137).
+Features are float32 `(n, F)`, NaN = missing; labels are float64 `(n,)` in money or 0/1. What is learned does not depend
+on the currency: every log link sees labels in units of their mean, and the penalties of squared error scale with them.
+The same rows, effort and library versions give the same member. Heavy libraries are imported when first used.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.errors import BundleMismatch
+from ml_pipeline.errors import NoConvergence, NotEnoughHistory
+from ml_pipeline.features import (
+    AVG_TRANSACTION_VALUE,
+    DAYS_FIRST_TO_LAST,
+    DAYS_SINCE_FIRST,
+    MEAN_REPEAT_VALUE,
+    TOTAL_PURCHASE_DAYS,
+    decayed_rate_name,
+)
+from ml_pipeline.members import (
+    BgNbdMember,
+    BoostedTreesMember,
+    FloatArray,
+    ForestMember,
+    LightGBMMember,
+    LightGBMRateMember,
+    LinearMember,
+    LogAmountMember,
+    Matrix,
+    Member,
+    Offset,
+    PurchaseSummary,
+    RateMember,
+    XGBoostMember,
+    XGBoostRateMember,
+)
+from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 
-FloatArray = npt.NDArray[np.float64]
-Matrix = npt.NDArray[np.float32]
+Model = TypeVar("Model")
+
+MONEY, PROBABILITY, AMOUNT = "money", "probability", "amount"
+"""Spend of all rows; that anything is bought, of a 0/1 label; spend of the rows where something is bought."""
 
 TWEEDIE_POWER = 1.2
 MAX_BIN = 127
-MONEY, PROBABILITY = "money", "probability"
-FOREST_BLOCK = 65_536  # rows walked at a time
+RATE_HALF_LIFE_DAYS = 120
+RATE_WEIGHT = 0.9
+"""A customer's expected spend before any tree: 0.9 of his own rate, 0.1 of the mean of all."""
+USUAL_WEIGHT = 0.8
+"""The same for what a buyer spends: 0.8 of his usual transaction, 0.2 of the mean buyer."""
+TAIL = 0.005
+"""Share of a feature's values at either end that linear models draw in."""
+LASSO_ALPHA = 0.1
+RIDGE = 0.01
+"""For BG/NBD and Gamma-Gamma where the likelihood alone has no maximum."""
 
 
 @dataclass(frozen=True)
@@ -36,192 +71,105 @@ class Effort:
     forest_rows: int  # rows each tree may see
     threads: int
     seed: int = 20_240_229
-
-
-class Member(ABC):
-    """A fitted model that stands alone: plain predictions from the features, no margin, no state."""
-
-    library: ClassVar[str]
-    suffix: ClassVar[str]
-
-    @abstractmethod
-    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
-        """Predictions (n,) of features (n, F)."""
-
-    @abstractmethod
-    def save(self, path: Path) -> None:
-        """Writes the model in its library's own format."""
-
-    @classmethod
-    @abstractmethod
-    def load(cls, path: Path) -> "Member":
-        """Reads what `save` wrote."""
-
-
-class XGBoostMember(Member):
-    """An XGBoost booster, saved as JSON."""
-
-    library = "xgboost"
-    suffix = ".json"
-
-    def __init__(self, booster: Any) -> None:
-        self._booster = booster
-
-    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
-        """By `inplace_predict` on the array: a DMatrix per call costs more than the trees."""
-        self._booster.set_param({"nthread": threads})
-        predicted = self._booster.inplace_predict(features, missing=np.nan, validate_features=False)
-        return np.asarray(predicted, dtype=np.float64)
-
-    def save(self, path: Path) -> None:
-        """As XGBoost JSON with the feature names inside."""
-        self._booster.save_model(path)
-
-    @classmethod
-    def load(cls, path: Path) -> "XGBoostMember":
-        """From XGBoost JSON."""
-        import xgboost
-
-        return cls(xgboost.Booster(model_file=str(path)))
-
-
-class LightGBMMember(Member):
-    """A LightGBM booster, saved as text."""
-
-    library = "lightgbm"
-    suffix = ".txt"
-
-    def __init__(self, booster: Any) -> None:
-        self._booster = booster
-
-    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
-        """From the array by position; names were checked when the bundle was loaded."""
-        return np.asarray(self._booster.predict(features, num_threads=threads), dtype=np.float64)
-
-    def save(self, path: Path) -> None:
-        """As LightGBM text with the feature names inside."""
-        self._booster.save_model(str(path))
-
-    @classmethod
-    def load(cls, path: Path) -> "LightGBMMember":
-        """From LightGBM text."""
-        import lightgbm
-
-        return cls(lightgbm.Booster(model_file=str(path)))
-
-
-class ForestMember(Member):
-    """A scikit-learn forest as plain arrays: pickles break across versions, arrays do not.
-
-    Trees lie one behind the other; a leaf has feature -1. A sample goes left when its float32 value is <= the float64
-    threshold, as in scikit-learn, and where the tree learned it when the value is missing.
-    """
-
-    library = "random_forest"
-    suffix = ".npz"
-    _ARRAYS: ClassVar[tuple[str, ...]] = ("roots", "feature", "threshold", "left", "right", "missing_left", "value")
-
-    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self._arrays = {name: arrays[name] for name in self._ARRAYS}
-
-    @classmethod
-    def from_sklearn(cls, forest: Any) -> "ForestMember":
-        """Flattens a fitted RandomForestRegressor."""
-        trees = [estimator.tree_ for estimator in forest.estimators_]
-        roots = np.cumsum([0, *(tree.node_count for tree in trees)])[:-1]
-        shifted = list(zip(trees, roots, strict=True))
-        return cls(
-            {
-                "roots": roots.astype(np.int32),
-                "feature": np.concatenate([np.maximum(tree.feature, -1) for tree in trees]).astype(np.int32),
-                "threshold": np.concatenate([tree.threshold for tree in trees]),
-                "left": np.concatenate([tree.children_left + root for tree, root in shifted]).astype(np.int32),
-                "right": np.concatenate([tree.children_right + root for tree, root in shifted]).astype(np.int32),
-                "missing_left": np.concatenate([tree.missing_go_to_left for tree in trees]).astype(bool),
-                "value": np.concatenate([tree.value[:, 0, 0] for tree in trees]),
-            }
-        )
-
-    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
-        """Walks all rows of a block down one tree at a time; `threads` has no effect here."""
-        blocks = [self._walk(features[start : start + FOREST_BLOCK]) for start in range(0, len(features), FOREST_BLOCK)]
-        return np.concatenate(blocks) if blocks else np.zeros(0)
-
-    def _walk(self, features: Matrix) -> FloatArray:
-        split, threshold, left, right = (self._arrays[name] for name in ("feature", "threshold", "left", "right"))
-        missing_left, value = self._arrays["missing_left"], self._arrays["value"]
-        total = np.zeros(len(features))
-        for root in self._arrays["roots"]:
-            node = np.full(len(features), root, dtype=np.int32)
-            walking = np.arange(len(features)) if split[root] >= 0 else np.arange(0)
-            while len(walking):
-                at = node[walking]
-                seen = features[walking, split[at]]
-                goes_left = np.where(np.isnan(seen), missing_left[at], seen <= threshold[at])
-                node[walking] = np.where(goes_left, left[at], right[at])
-                walking = walking[split[node[walking]] >= 0]
-            total += value[node]
-        return total / len(self._arrays["roots"])
-
-    def save(self, path: Path) -> None:
-        """As a compressed .npz of the arrays."""
-        np.savez_compressed(path, allow_pickle=False, **self._arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> "ForestMember":
-        """From .npz; nothing in it is executed."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(dict(arrays))
-
-
-MEMBER_TYPES: dict[str, type[Member]] = {
-    member.library: member for member in (ForestMember, XGBoostMember, LightGBMMember)
-}
-
-
-def load_member(library: str, path: Path) -> Member:
-    """A saved model. Raises BundleMismatch if this code does not know the library."""
-    if library not in MEMBER_TYPES:
-        raise BundleMismatch(
-            f"{path.name} was made by {library!r}; this code reads {', '.join(MEMBER_TYPES)}: train again."
-        )
-    return MEMBER_TYPES[library].load(path)
+    fit_rows: int | None = None  # rows that a fit may see, drawn at random; None: all
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows to learn from: features (n, F), labels (n,) in money or 0/1."""
+    """Rows to learn from: features (n, F), labels (n,) in money or 0/1.
+
+    A row is one customer on one as_of day; `latest` (n,) marks the rows of the newest one, None: all are.
+    """
 
     features: Matrix
     labels: FloatArray
+    latest: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted member and the boosting rounds (or trees) that it has."""
+    """A fitted member and the boosting rounds (or trees) that it has; 0 where there are none."""
 
     member: Member
     rounds: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a fit is for: the columns' names, the target, the effort, and where the rounds come from."""
+
+    names: Sequence[str]
+    target: str
+    effort: Effort
+    validation: Fold | None
+    rounds: int | None
+
+    @property
+    def most_rounds(self) -> int:
+        """Rounds to grow at most."""
+        return self.rounds or self.effort.max_rounds
+
+    def position(self, name: str) -> int:
+        """The column of a feature."""
+        if name not in self.names:
+            raise ValueError(f"no column is called {name!r}, which this learner needs; pass all of feature_names(...)")
+        return list(self.names).index(name)
 
 
 class Learner(ABC):
     """Fits one member. With `validation` the rounds are found by early stopping on it, else `rounds` are grown."""
 
     name: ClassVar[str]
+    kind: ClassVar[str] = MONEY
     stops_early: ClassVar[bool] = True
 
-    @abstractmethod
     def fit(
         self,
         training: Fold,
         names: Sequence[str],
         effort: Effort,
         *,
-        kind: str = MONEY,
+        target: str = TOTAL_TARGET,
         validation: Fold | None = None,
         rounds: int | None = None,
     ) -> Fitted:
-        """Learns `kind` (money, or probability of a 0/1 label) from the training fold."""
+        """Learns `kind` of `target` from the training fold, or from `effort.fit_rows` of its rows.
+
+        Raises NotEnoughHistory for labels that are all 0 or none at all, and, for AMOUNT, ValueError for labels of 0.
+        """
+        self._check(training.labels, target)
+        return self._fit(self._chosen(training, effort), Task(names, target, effort, validation, rounds))
+
+    @abstractmethod
+    def _fit(self, training: Fold, task: Task) -> Fitted: ...
+
+    def _chosen(self, training: Fold, effort: Effort) -> Fold:
+        return draw_rows(training, effort)
+
+    def _check(self, labels: FloatArray, target: str) -> None:
+        if not (labels > 0).any():
+            raise NotEnoughHistory(
+                f"{self.name}: none of {len(labels):,} rows has a label of {target!r} above 0: there is nothing to "
+                "learn. Use a longer history or leave this target out."
+            )
+        if self.kind == AMOUNT and not (labels > 0).all():
+            raise ValueError(
+                f"{self.name} learns amounts of buyers: {(labels <= 0).sum():,} labels are 0; leave them out"
+            )
+
+
+def draw_rows(training: Fold, effort: Effort) -> Fold:
+    """At most `effort.fit_rows` rows, drawn without replacement by the seed, in their old order."""
+    n = len(training.labels)
+    if effort.fit_rows is None or n <= effort.fit_rows:
+        return training
+    drawn = np.sort(np.random.default_rng(effort.seed).choice(n, effort.fit_rows, replace=False))
+    return Fold(training.features[drawn], training.labels[drawn])
+
+
+def rate_feature(target: str) -> str:
+    """The feature that is a customer's own spend per 30 days on `target`."""
+    return decayed_rate_name(RATE_HALF_LIFE_DAYS, None if target == TOTAL_TARGET else target)
 
 
 def tweedie_weight(labels: FloatArray) -> float:
@@ -233,171 +181,301 @@ def tweedie_weight(labels: FloatArray) -> float:
     return float(np.mean(labels) ** (TWEEDIE_POWER - 2))
 
 
-class XGBoostLearner(Learner):
-    """Histogram boosting of small trees; Tweedie for money, logistic for probabilities."""
+# Boosters
+
+
+@dataclass(frozen=True)
+class BoosterRows:
+    """What a booster sees: features (n, F), labels (n,), one weight for all rows, and the score before any tree (n,)."""
+
+    features: Matrix
+    labels: FloatArray
+    weight: float | None = None
+    start: FloatArray | None = None
+
+    @property
+    def weights(self) -> FloatArray | None:
+        """One per row, if there is any."""
+        return None if self.weight is None else np.full(len(self.labels), self.weight)
+
+
+RowsOf = Callable[[Fold], BoosterRows]
+Objective = Mapping[str, Any]
+Grow = Callable[[Objective, Fold, RowsOf, Task], tuple[Any, int]]
+
+
+def grow_lightgbm(objective: Objective, training: Fold, rows_of: RowsOf, task: Task) -> tuple[Any, int]:
+    """A LightGBM booster of small leaf-wise trees, and its rounds; of an early-stopped run, the best ones alone."""
+    import lightgbm
+
+    effort = task.effort
+
+    def dataset(fold: Fold, reference: Any = None) -> Any:
+        rows = rows_of(fold)
+        return lightgbm.Dataset(
+            rows.features,
+            rows.labels,
+            weight=rows.weights,
+            init_score=rows.start,
+            feature_name=list(task.names),
+            reference=reference,
+            params={"max_bin": MAX_BIN, "verbose": -1, "num_threads": effort.threads},
+        )
+
+    parameters = {
+        **objective,
+        "num_leaves": 8,
+        "learning_rate": effort.learning_rate,
+        "min_data_in_leaf": 40,
+        "lambda_l2": 5.0,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "feature_fraction": 0.7,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": effort.threads,
+        "seed": effort.seed,
+        "verbose": -1,
+    }
+    train = dataset(training)
+    stopping: dict[str, Any] = {}
+    if task.validation is not None:
+        stopping = {
+            "valid_sets": [dataset(task.validation, train)],
+            "callbacks": [lightgbm.early_stopping(effort.patience, verbose=False)],
+        }
+    booster = lightgbm.train(parameters, train, num_boost_round=task.most_rounds, **stopping)
+    if task.validation is None:
+        return booster, booster.current_iteration()
+    best = booster.best_iteration
+    return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best)), best
+
+
+def grow_xgboost(objective: Objective, training: Fold, rows_of: RowsOf, task: Task) -> tuple[Any, int]:
+    """An XGBoost booster of small leaf-wise trees, and its rounds; of an early-stopped run, the best ones alone."""
+    import xgboost
+
+    effort = task.effort
+
+    def matrix(fold: Fold, reference: Any = None) -> Any:
+        rows = rows_of(fold)
+        binned = xgboost.QuantileDMatrix(
+            rows.features,
+            rows.labels,
+            feature_names=list(task.names),
+            missing=np.nan,
+            max_bin=MAX_BIN,
+            nthread=effort.threads,
+            ref=reference,
+        )
+        # after binning: the weight must not move the bins
+        if rows.weights is not None:
+            binned.set_weight(rows.weights)
+        if rows.start is not None:
+            binned.set_base_margin(rows.start)
+        return binned
+
+    parameters = {
+        "tree_method": "hist",
+        "grow_policy": "lossguide",
+        "max_leaves": 8,
+        "max_depth": 0,
+        "max_bin": MAX_BIN,
+        "eta": effort.learning_rate,
+        "subsample": 0.8,
+        "colsample_bytree": 0.7,
+        "min_child_weight": 20,
+        "lambda": 5,
+        "nthread": effort.threads,
+        "seed": effort.seed,
+        "verbosity": 0,
+        **objective,
+    }
+    train = matrix(training)
+    stopping: dict[str, Any] = {}
+    if task.validation is not None:
+        stopping = {
+            "evals": [(matrix(task.validation, train), "validation")],
+            "early_stopping_rounds": effort.patience,
+            "verbose_eval": False,
+        }
+    booster = xgboost.train(parameters, train, num_boost_round=task.most_rounds, **stopping)
+    if task.validation is not None:
+        booster = booster[: booster.best_iteration + 1]
+    return booster, booster.num_boosted_rounds()
+
+
+LIGHTGBM_TWEEDIE: Objective = {"objective": "tweedie", "tweedie_variance_power": TWEEDIE_POWER}
+LIGHTGBM_SQUARED: Objective = {"objective": "regression"}
+LIGHTGBM_GAMMA: Objective = {"objective": "gamma"}
+LIGHTGBM_BINARY: Objective = {"objective": "binary"}
+XGBOOST_TWEEDIE: Objective = {
+    "objective": "reg:tweedie",
+    "tweedie_variance_power": TWEEDIE_POWER,
+    "eval_metric": f"tweedie-nloglik@{TWEEDIE_POWER}",
+}
+XGBOOST_SQUARED: Objective = {"objective": "reg:squarederror", "eval_metric": "rmse"}
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """A boosting library: how it grows trees, and the members that its boosters become."""
+
+    grow: Grow
+    member: Callable[[Any], Member]
+    rate_member: Callable[[Offset, Any], RateMember]
+
+
+XGBOOST_BOOSTING = Boosting(grow_xgboost, XGBoostMember, XGBoostRateMember)
+LIGHTGBM_BOOSTING = Boosting(grow_lightgbm, LightGBMMember, LightGBMRateMember)
+
+
+class BoosterLearner(Learner):
+    """A booster on its own: its value is the prediction."""
+
+    boosting: ClassVar[Boosting]
+    objective: ClassVar[Objective]
+
+    def _fit(self, training: Fold, task: Task) -> Fitted:
+        weight = tweedie_weight(training.labels) if "tweedie_variance_power" in self.objective else None
+        booster, rounds = self.boosting.grow(
+            self.objective, training, lambda fold: BoosterRows(fold.features, fold.labels, weight), task
+        )
+        return Fitted(self.boosting.member(booster), rounds)
+
+
+class RateLearner(Learner):
+    """A booster with a log link on top of a personal amount: `weight` of a feature plus the rest of the mean label."""
+
+    boosting: ClassVar[Boosting]
+    objective: ClassVar[Objective]
+    weight: ClassVar[float] = RATE_WEIGHT
+
+    def _feature_of(self, target: str) -> str:
+        return rate_feature(target)
+
+    def _fit(self, training: Fold, task: Task) -> Fitted:
+        mean = float(np.mean(training.labels))
+        feature = self._feature_of(task.target)
+        offset = Offset(task.position(feature), feature, self.weight, (1 - self.weight) * mean)
+
+        def rows_of(fold: Fold) -> BoosterRows:
+            start = np.log(offset.amounts(fold.features) / mean)
+            return BoosterRows(fold.features, fold.labels / mean, start=start)
+
+        booster, rounds = self.boosting.grow(self.objective, training, rows_of, task)
+        return Fitted(self.boosting.rate_member(offset, booster), rounds)
+
+
+class XGBoostLearner(BoosterLearner):
+    """Tweedie loss."""
 
     name = "xgboost"
-
-    def fit(
-        self,
-        training: Fold,
-        names: Sequence[str],
-        effort: Effort,
-        *,
-        kind: str = MONEY,
-        validation: Fold | None = None,
-        rounds: int | None = None,
-    ) -> Fitted:
-        """See `Learner.fit`; the best iteration of an early-stopped run is cut out, so plain predict uses just it."""
-        import xgboost
-
-        weight = tweedie_weight(training.labels) if kind == MONEY else 1.0
-
-        def matrix(fold: Fold, reference: Any = None) -> Any:
-            binned = xgboost.QuantileDMatrix(
-                fold.features,
-                fold.labels,
-                feature_names=list(names),
-                missing=np.nan,
-                max_bin=MAX_BIN,
-                nthread=effort.threads,
-                ref=reference,
-            )
-            # after binning: the weight must not move the bins
-            binned.set_weight(np.full(len(fold.labels), weight))
-            return binned
-
-        train = matrix(training)
-        stopping = {}
-        if validation is not None:
-            stopping = {
-                "evals": [(matrix(validation, train), "validation")],
-                "early_stopping_rounds": effort.patience,
-                "verbose_eval": False,
-            }
-        booster = xgboost.train(
-            self._parameters(kind, effort), train, num_boost_round=rounds or effort.max_rounds, **stopping
-        )
-        if validation is not None:
-            booster = booster[: booster.best_iteration + 1]
-        return Fitted(XGBoostMember(booster), booster.num_boosted_rounds())
-
-    def _parameters(self, kind: str, effort: Effort) -> dict[str, Any]:
-        objective = (
-            {
-                "objective": "reg:tweedie",
-                "tweedie_variance_power": TWEEDIE_POWER,
-                "eval_metric": f"tweedie-nloglik@{TWEEDIE_POWER}",
-            }
-            if kind == MONEY
-            else {"objective": "binary:logistic", "eval_metric": "logloss"}
-        )
-        return {
-            **objective,
-            "tree_method": "hist",
-            "grow_policy": "lossguide",
-            "max_leaves": 8,
-            "max_depth": 0,
-            "max_bin": MAX_BIN,
-            "eta": effort.learning_rate,
-            "subsample": 0.8,
-            "colsample_bytree": 0.7,
-            "min_child_weight": 20 if kind == MONEY else 5,
-            "lambda": 5,
-            "nthread": effort.threads,
-            "seed": effort.seed,
-            "verbosity": 0,
-        }
+    boosting = XGBOOST_BOOSTING
+    objective = XGBOOST_TWEEDIE
 
 
-class LightGBMLearner(Learner):
-    """Leaf-wise boosting of small trees; Tweedie for money, logistic for probabilities."""
+class LightGBMLearner(BoosterLearner):
+    """Tweedie loss."""
 
     name = "lightgbm"
+    boosting = LIGHTGBM_BOOSTING
+    objective = LIGHTGBM_TWEEDIE
 
-    def fit(
-        self,
-        training: Fold,
-        names: Sequence[str],
-        effort: Effort,
-        *,
-        kind: str = MONEY,
-        validation: Fold | None = None,
-        rounds: int | None = None,
-    ) -> Fitted:
-        """See `Learner.fit`."""
-        import lightgbm
 
-        weight = tweedie_weight(training.labels) if kind == MONEY else 1.0
+class XGBoostSquaredLearner(XGBoostLearner):
+    """Squared error."""
 
-        def dataset(fold: Fold, reference: Any = None) -> Any:
-            return lightgbm.Dataset(
-                fold.features,
-                fold.labels,
-                weight=np.full(len(fold.labels), weight),
-                feature_name=list(names),
-                reference=reference,
-                params={"max_bin": MAX_BIN, "verbose": -1, "num_threads": effort.threads},
-            )
+    name = "xgboost_squared"
+    objective = XGBOOST_SQUARED
 
-        train = dataset(training)
-        stopping: dict[str, Any] = {}
-        if validation is not None:
-            stopping = {
-                "valid_sets": [dataset(validation, train)],
-                "callbacks": [lightgbm.early_stopping(effort.patience, verbose=False)],
-            }
-        booster = lightgbm.train(
-            self._parameters(kind, effort), train, num_boost_round=rounds or effort.max_rounds, **stopping
-        )
-        grown = booster.best_iteration if validation is not None else booster.current_iteration()
-        if validation is not None:
-            booster = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=grown))
-        return Fitted(LightGBMMember(booster), grown)
 
-    def _parameters(self, kind: str, effort: Effort) -> dict[str, Any]:
-        objective = (
-            {"objective": "tweedie", "tweedie_variance_power": TWEEDIE_POWER}
-            if kind == MONEY
-            else {"objective": "binary"}
-        )
-        return {
-            **objective,
-            "num_leaves": 8,
-            "learning_rate": effort.learning_rate,
-            "min_data_in_leaf": 40,
-            "lambda_l2": 5.0,
-            "bagging_fraction": 0.8,
-            "bagging_freq": 1,
-            "feature_fraction": 0.7,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": effort.threads,
-            "seed": effort.seed,
-            "verbose": -1,
-        }
+class LightGBMSquaredLearner(LightGBMLearner):
+    """Squared error."""
+
+    name = "lightgbm_squared"
+    objective = LIGHTGBM_SQUARED
+
+
+class LightGBMPurchaseLearner(LightGBMLearner):
+    """The probability that anything is bought."""
+
+    name = "lightgbm_purchase"
+    kind = PROBABILITY
+    objective = LIGHTGBM_BINARY
+
+
+class LightGBMAmountLearner(LightGBMLearner):
+    """What a buyer spends: gamma loss."""
+
+    name = "lightgbm_amount"
+    kind = AMOUNT
+    objective = LIGHTGBM_GAMMA
+
+
+class XGBoostRateLearner(RateLearner):
+    """Tweedie loss over the customer's own rate."""
+
+    name = "xgboost_rate"
+    boosting = XGBOOST_BOOSTING
+    objective: ClassVar[Objective] = {**XGBOOST_TWEEDIE, "base_score": 1.0}
+
+
+class LightGBMRateLearner(RateLearner):
+    """Tweedie loss over the customer's own rate."""
+
+    name = "lightgbm_rate"
+    boosting = LIGHTGBM_BOOSTING
+    objective = LIGHTGBM_TWEEDIE
+
+
+class LightGBMAmountOverUsualLearner(LightGBMRateLearner):
+    """What a buyer spends: gamma loss over his usual transaction."""
+
+    name = "lightgbm_amount_over_usual"
+    kind = AMOUNT
+    objective = LIGHTGBM_GAMMA
+    weight = USUAL_WEIGHT
+
+    def _feature_of(self, target: str) -> str:
+        return AVG_TRANSACTION_VALUE
+
+
+class LightGBMLogAmountLearner(Learner):
+    """Squared error on log(label / mean label), brought back to money by Duan's smearing factor."""
+
+    name = "lightgbm_log_amount"
+    kind = AMOUNT
+
+    def _fit(self, training: Fold, task: Task) -> Fitted:
+        scale = float(np.mean(training.labels))
+
+        def rows_of(fold: Fold) -> BoosterRows:
+            return BoosterRows(fold.features, np.log(fold.labels / scale))
+
+        booster, rounds = grow_lightgbm(LIGHTGBM_SQUARED, training, rows_of, task)
+        unsmeared = LogAmountMember(1.0, scale, booster).predict(training.features, task.effort.threads)
+        smearing = float(np.mean(training.labels / unsmeared))
+        return Fitted(LogAmountMember(smearing, scale, booster), rounds)
+
+
+# scikit-learn
 
 
 class ForestLearner(Learner):
-    """Bagged deep trees on squared error, bounded in rows, depth and number."""
+    """Bagged deep trees on squared error, bounded in rows, depth and number.
+
+    A forest does not overfit by more trees, so there is nothing to stop early.
+    """
 
     name = "random_forest"
     stops_early = False
 
-    def fit(
-        self,
-        training: Fold,
-        names: Sequence[str],
-        effort: Effort,
-        *,
-        kind: str = MONEY,
-        validation: Fold | None = None,
-        rounds: int | None = None,
-    ) -> Fitted:
-        """See `Learner.fit`; a forest does not overfit by more trees, so there is nothing to stop early."""
+    def _fit(self, training: Fold, task: Task) -> Fitted:
         from sklearn.ensemble import RandomForestRegressor
 
-        trees = rounds or effort.forest_trees
+        effort = task.effort
+        trees = task.rounds or effort.forest_trees
         forest = RandomForestRegressor(
             n_estimators=trees,
             max_depth=12,
@@ -411,4 +489,145 @@ class ForestLearner(Learner):
         return Fitted(ForestMember.from_sklearn(forest), trees)
 
 
-LEARNERS: tuple[Learner, ...] = (ForestLearner(), XGBoostLearner(), LightGBMLearner())
+class GradientBoostingLearner(Learner):
+    """scikit-learn's histogram gradient boosting on squared error."""
+
+    name = "gradient_boosting"
+
+    def _fit(self, training: Fold, task: Task) -> Fitted:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+        from threadpoolctl import threadpool_limits
+
+        effort, validation = task.effort, task.validation
+        boosting = HistGradientBoostingRegressor(
+            max_iter=task.most_rounds,
+            learning_rate=effort.learning_rate,
+            max_leaf_nodes=8,
+            min_samples_leaf=40,
+            l2_regularization=5.0,
+            max_features=0.7,
+            max_bins=MAX_BIN,
+            early_stopping=validation is not None,
+            n_iter_no_change=effort.patience,
+            scoring="loss",
+            tol=0.0,
+            random_state=effort.seed,
+        )
+        held_out = {} if validation is None else {"X_val": validation.features, "y_val": validation.labels}
+        with threadpool_limits(effort.threads):
+            boosting.fit(training.features, training.labels, **held_out)
+        # scores are negative losses, the first of no tree at all
+        rounds = boosting.n_iter_ if validation is None else max(int(np.argmax(boosting.validation_score_)), 1)
+        return Fitted(BoostedTreesMember.from_sklearn(boosting, rounds), rounds)
+
+
+class LinearLearner(Learner):
+    """A sum of standardised features by least squares, with a penalty on the sum of absolute coefficients or without.
+
+    Labels are in units of their mean, so that the penalty means the same in every currency.
+    """
+
+    alpha: ClassVar[float]
+    stops_early = False
+
+    def _fit(self, training: Fold, task: Task) -> Fitted:
+        from sklearn.linear_model import Lasso, LinearRegression
+        from threadpoolctl import threadpool_limits
+
+        blank = _blank_line(training.features)
+        unit = float(np.mean(training.labels))
+        model = Lasso(self.alpha, precompute=True, max_iter=20_000) if self.alpha else LinearRegression()
+        with threadpool_limits(1):  # sums of several threads differ in the last digit
+            model.fit(blank.standardised(training.features), training.labels / unit)
+        member = replace(
+            blank,
+            coefficient=np.asarray(model.coef_, dtype=np.float64) * unit,
+            intercept=float(model.intercept_) * unit,
+        )
+        return Fitted(member, 0)
+
+
+class LinearRegressionLearner(LinearLearner):
+    """Without a penalty."""
+
+    name = "linear_regression"
+    alpha = 0.0
+
+
+class LassoLearner(LinearLearner):
+    """With `LASSO_ALPHA`."""
+
+    name = "lasso"
+    alpha = LASSO_ALPHA
+
+
+def _blank_line(features: Matrix) -> LinearMember:
+    """How features are filled, drawn in and scaled, learned from (n, F); without coefficients yet."""
+    columns = [_column_facts(features[:, index].astype(np.float64)) for index in range(features.shape[1])]
+    fill, low, high, mean, scale = np.array(columns).reshape(-1, 5).T.copy()
+    return LinearMember(fill, low, high, mean, scale, np.zeros(len(columns)), 0.0)
+
+
+def _column_facts(values: FloatArray) -> tuple[float, float, float, float, float]:
+    """Fill, low, high, mean and scale of one column; 0 and scale 1 where every value is missing or the same."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return 0.0, 0.0, 0.0, 0.0, 1.0
+    low, fill, high = np.quantile(known, (TAIL, 0.5, 1 - TAIL))
+    drawn = np.clip(np.where(np.isnan(values), fill, values), low, high)
+    return float(fill), float(low), float(high), float(drawn.mean()), float(drawn.std()) if high > low else 1.0
+
+
+# Buy till you die
+
+
+class BgNbdLearner(Learner):
+    """BG/NBD × Gamma-Gamma from the past alone: the labels are not looked at.
+
+    Learns from the rows of the newest as_of, where every customer is once. Without a maximum it tries once more with a
+    ridge. Raises NotEnoughHistory, NoConvergence (UnboundedMean) or BadSummary, and NotEnoughHistory for a target other
+    than everything, of which the features hold no purchase days.
+    """
+
+    name = "bg_nbd"
+    stops_early = False
+
+    def _chosen(self, training: Fold, effort: Effort) -> Fold:
+        latest = training.latest
+        newest = training if latest is None else Fold(training.features[latest], training.labels[latest])
+        return draw_rows(newest, effort)
+
+    def _check(self, labels: FloatArray, target: str) -> None:
+        if target != TOTAL_TARGET:
+            raise NotEnoughHistory(
+                f"{self.name} learns from purchase days, which the features hold of everything and not of {target!r}; "
+                "use another model for this target."
+            )
+
+    def _fit(self, training: Fold, task: Task) -> Fitted:
+        from ml_pipeline.btyd import fit_bg_nbd, fit_gamma_gamma
+
+        summary = PurchaseSummary(
+            purchase_days=task.position(TOTAL_PURCHASE_DAYS),
+            first_to_last=task.position(DAYS_FIRST_TO_LAST),
+            since_first=task.position(DAYS_SINCE_FIRST),
+            repeat_value=task.position(MEAN_REPEAT_VALUE),
+        )
+        x, t_x, T, m = summary.of(training.features)
+        purchases = _with_ridge_at_last(lambda ridge: fit_bg_nbd(x, t_x, T, ridge=ridge))
+        values = _with_ridge_at_last(lambda ridge: fit_gamma_gamma(x, m, ridge=ridge)) if self.kind == MONEY else None
+        return Fitted(BgNbdMember(summary, HORIZON_DAYS, purchases, values), 0)
+
+
+class BgNbdPurchaseLearner(BgNbdLearner):
+    """BG/NBD alone, for the probability of a purchase."""
+
+    name = "bg_nbd_purchase"
+    kind = PROBABILITY
+
+
+def _with_ridge_at_last(fit: Callable[[float], Model]) -> Model:
+    try:
+        return fit(0.0)
+    except NoConvergence:
+        return fit(RIDGE)

@@ -1,0 +1,507 @@
+"""Fitted models that stand alone, each read from one file of plain content: text, JSON or arrays, never a pickle.
+
+Every input matrix is float32 `(n, F)` in the bundle's feature order, NaN = missing. Every prediction is float64 `(n,)`,
+money (>= 0) or a probability, and is the same number bit for bit for a customer alone and among all others. Heavy
+libraries are imported when first used, never at import: a booster loaded before a fork makes the child hang
+(xgboost#8040, LightGBM#6137).
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_pipeline.errors import BundleMismatch
+
+if TYPE_CHECKING:
+    from ml_pipeline.btyd import BgNbd, GammaGamma
+
+FloatArray = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float32]
+
+WALKED_ROWS = 65_536
+"""Rows that go down the trees at a time."""
+
+
+class Member(ABC):
+    """A fitted model that stands alone: plain predictions from the features, no margin, no state."""
+
+    library: ClassVar[str]
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """Predictions (n,), >= 0, of features (n, F)."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Writes the model; the same model gives the same bytes."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path) -> Self:
+        """Reads what `save` wrote."""
+
+
+# Boosters on their own
+
+
+class XGBoostMember(Member):
+    """An XGBoost booster, saved as JSON."""
+
+    library = "xgboost"
+    suffix = ".json"
+
+    def __init__(self, booster: Any) -> None:
+        self._booster = booster
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """The booster's value, floored at 0: squared error may fall below."""
+        return np.maximum(_xgboost_values(self._booster, features, threads, "value"), 0.0)
+
+    def save(self, path: Path) -> None:
+        """As XGBoost JSON with the feature names inside."""
+        self._booster.save_model(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From XGBoost JSON."""
+        import xgboost
+
+        return cls(xgboost.Booster(model_file=str(path)))
+
+
+class LightGBMMember(Member):
+    """A LightGBM booster, saved as text."""
+
+    library = "lightgbm"
+    suffix = ".txt"
+
+    def __init__(self, booster: Any) -> None:
+        self._booster = booster
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """The booster's value, floored at 0: squared error may fall below."""
+        return np.maximum(_lightgbm_values(self._booster, features, threads), 0.0)
+
+    def save(self, path: Path) -> None:
+        """As LightGBM text with the feature names inside."""
+        self._booster.save_model(str(path))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From LightGBM text."""
+        import lightgbm
+
+        return cls(lightgbm.Booster(model_file=str(path)))
+
+
+def _xgboost_values(booster: Any, features: Matrix, threads: int, kind: str) -> FloatArray:
+    """By `inplace_predict` on the array: a DMatrix per call costs more than the trees."""
+    booster.set_param({"nthread": threads})
+    values = booster.inplace_predict(features, missing=np.nan, validate_features=False, predict_type=kind)
+    return np.asarray(values, dtype=np.float64)
+
+
+def _lightgbm_values(booster: Any, features: Matrix, threads: int, *, raw: bool = False) -> FloatArray:
+    """From the array by position; names were checked when the bundle was loaded."""
+    return np.asarray(booster.predict(features, num_threads=threads, raw_score=raw), dtype=np.float64)
+
+
+# Boosters on top of a personal amount
+
+
+@dataclass(frozen=True)
+class Offset:
+    """What is expected before any tree: weight * max(feature, 0) + prior, the feature 0 where it is missing; money."""
+
+    feature_index: int
+    feature: str
+    weight: float
+    prior: float
+
+    def amounts(self, features: Matrix) -> FloatArray:
+        """Money (n,), above 0 as `prior` is."""
+        seen = np.nan_to_num(features[:, self.feature_index].astype(np.float64), nan=0.0)
+        return self.weight * np.maximum(seen, 0.0) + self.prior
+
+
+class RateMember(Member):
+    """A booster with a log link that corrects a personal amount: prediction = offset * exp(sum of the trees).
+
+    The file is JSON: the four facts of the offset and the booster in its library's own text.
+    """
+
+    suffix = ".json"
+
+    def __init__(self, offset: Offset, booster: Any) -> None:
+        self._offset = offset
+        self._booster = booster
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """The personal amount times what the trees make of it."""
+        return self._offset.amounts(features) * np.exp(self._raw(features, threads))
+
+    def save(self, path: Path) -> None:
+        """As JSON with the booster's text inside."""
+        _write_json(path, {**asdict(self._offset), "booster": self._text()})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From that JSON."""
+        content = _read_json(path)
+        return cls(
+            Offset(**{name: content[name] for name in Offset.__annotations__}), cls._booster_of(content["booster"])
+        )
+
+    @abstractmethod
+    def _raw(self, features: Matrix, threads: int) -> FloatArray: ...
+
+    @abstractmethod
+    def _text(self) -> str: ...
+
+    @staticmethod
+    @abstractmethod
+    def _booster_of(text: str) -> Any: ...
+
+
+class LightGBMRateMember(RateMember):
+    """With a LightGBM booster."""
+
+    library = "lightgbm_rate"
+
+    def _raw(self, features: Matrix, threads: int) -> FloatArray:
+        return _lightgbm_values(self._booster, features, threads, raw=True)
+
+    def _text(self) -> str:
+        return str(self._booster.model_to_string())
+
+    @staticmethod
+    def _booster_of(text: str) -> Any:
+        return _lightgbm_of(text)
+
+
+class XGBoostRateMember(RateMember):
+    """With an XGBoost booster whose base score is 1, so that its margin is the sum of the trees."""
+
+    library = "xgboost_rate"
+
+    def _raw(self, features: Matrix, threads: int) -> FloatArray:
+        return _xgboost_values(self._booster, features, threads, "margin")
+
+    def _text(self) -> str:
+        return bytes(self._booster.save_raw("json")).decode("utf-8")
+
+    @staticmethod
+    def _booster_of(text: str) -> Any:
+        import xgboost
+
+        booster = xgboost.Booster()
+        booster.load_model(bytearray(text, "utf-8"))
+        return booster
+
+
+class LogAmountMember(Member):
+    """A LightGBM booster of log(amount / scale): prediction = scale * smearing * exp(sum of the trees).
+
+    The exponential of a mean logarithm is below the mean; Duan (1983), "Smearing Estimate", makes up for it with the
+    training rows' mean of exp(residual).
+    """
+
+    library = "lightgbm_log_amount"
+    suffix = ".json"
+
+    def __init__(self, smearing: float, scale: float, booster: Any) -> None:
+        self._smearing = smearing
+        self._scale = scale
+        self._booster = booster
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """Money, above 0."""
+        return self._scale * self._smearing * np.exp(_lightgbm_values(self._booster, features, threads))
+
+    def save(self, path: Path) -> None:
+        """As JSON with the booster's text inside."""
+        text = self._booster.model_to_string()
+        _write_json(path, {"smearing": self._smearing, "scale": self._scale, "booster": text})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From that JSON."""
+        content = _read_json(path)
+        return cls(content["smearing"], content["scale"], _lightgbm_of(content["booster"]))
+
+
+def _lightgbm_of(text: str) -> Any:
+    import lightgbm
+
+    return lightgbm.Booster(model_str=text)
+
+
+# Trees of scikit-learn
+
+
+class FlatTrees(Member):
+    """scikit-learn's trees as plain arrays: pickles break across versions, arrays do not.
+
+    Trees lie one behind the other; a leaf has feature -1. A sample goes left when its float32 value is <= the float64
+    threshold, as in scikit-learn, and where the tree learned it when the value is missing.
+    """
+
+    suffix = ".npz"
+    ARRAYS: ClassVar[tuple[str, ...]] = ("roots", "feature", "threshold", "left", "right", "missing_left", "value")
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._arrays = {name: arrays[name] for name in self.ARRAYS}
+
+    def save(self, path: Path) -> None:
+        """As a compressed .npz of the arrays."""
+        np.savez_compressed(path, allow_pickle=False, **self._arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From .npz; nothing in it is executed."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(dict(arrays))
+
+    def _sums(self, features: Matrix, start: float) -> FloatArray:
+        """`start` plus all trees' values (n,), added in the order of the trees."""
+        blocks = [self._walk(features[row : row + WALKED_ROWS], start) for row in range(0, len(features), WALKED_ROWS)]
+        return np.concatenate(blocks) if blocks else np.zeros(0)
+
+    def _walk(self, features: Matrix, start: float) -> FloatArray:
+        """All rows of a block down one tree at a time."""
+        split, threshold, left, right = (self._arrays[name] for name in ("feature", "threshold", "left", "right"))
+        missing_left, value = self._arrays["missing_left"], self._arrays["value"]
+        total = np.full(len(features), start)
+        for root in self._arrays["roots"]:
+            node = np.full(len(features), root, dtype=np.int32)
+            walking = np.arange(len(features)) if split[root] >= 0 else np.arange(0)
+            while len(walking):
+                at = node[walking]
+                seen = features[walking, split[at]]
+                goes_left = np.where(np.isnan(seen), missing_left[at], seen <= threshold[at])
+                node[walking] = np.where(goes_left, left[at], right[at])
+                walking = walking[split[node[walking]] >= 0]
+            total += value[node]
+        return total
+
+
+class ForestMember(FlatTrees):
+    """The mean of a random forest's trees."""
+
+    library = "random_forest"
+
+    @classmethod
+    def from_sklearn(cls, forest: Any) -> Self:
+        """Flattens a fitted RandomForestRegressor."""
+        trees = [estimator.tree_ for estimator in forest.estimators_]
+        roots = np.cumsum([0, *(tree.node_count for tree in trees)])[:-1]
+        shifted = list(zip(trees, roots, strict=True))
+        return cls(
+            {
+                "roots": roots.astype(np.int32),
+                "feature": np.concatenate([np.maximum(tree.feature, -1) for tree in trees]).astype(np.int32),
+                "threshold": np.concatenate([tree.threshold for tree in trees]),
+                "left": np.concatenate([tree.children_left + root for tree, root in shifted]).astype(np.int32),
+                "right": np.concatenate([tree.children_right + root for tree, root in shifted]).astype(np.int32),
+                "missing_left": np.concatenate([tree.missing_go_to_left for tree in trees]).astype(bool),
+                "value": np.concatenate([tree.value[:, 0, 0] for tree in trees]),
+            }
+        )
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """`threads` has no effect here."""
+        return self._sums(features, 0.0) / len(self._arrays["roots"])
+
+
+class BoostedTreesMember(FlatTrees):
+    """A baseline plus the sum of the trees of scikit-learn's histogram gradient boosting on squared error."""
+
+    library = "gradient_boosting"
+    ARRAYS = (*FlatTrees.ARRAYS, "baseline")
+
+    @classmethod
+    def from_sklearn(cls, boosting: Any, rounds: int) -> Self:
+        """Flattens the first `rounds` trees of a fitted HistGradientBoostingRegressor."""
+        trees = [stage[0].nodes for stage in boosting._predictors[:rounds]]
+        roots = np.cumsum([0, *(len(tree) for tree in trees)])[: len(trees)]
+        nodes = np.concatenate(trees)
+        shift = np.repeat(roots, [len(tree) for tree in trees])
+        leaf = nodes["is_leaf"].astype(bool)
+        return cls(
+            {
+                "roots": roots.astype(np.int32),
+                "feature": np.where(leaf, -1, nodes["feature_idx"]).astype(np.int32),
+                "threshold": nodes["num_threshold"].astype(np.float64),
+                "left": (nodes["left"] + shift).astype(np.int32),
+                "right": (nodes["right"] + shift).astype(np.int32),
+                "missing_left": nodes["missing_go_to_left"].astype(bool),
+                "value": nodes["value"].astype(np.float64),
+                "baseline": np.asarray(boosting._baseline_prediction, dtype=np.float64).ravel(),
+            }
+        )
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """Floored at 0; `threads` has no effect here."""
+        return np.maximum(self._sums(features, float(self._arrays["baseline"][0])), 0.0)
+
+
+# A sum of columns
+
+
+@dataclass(frozen=True)
+class LinearMember(Member):
+    """intercept + sum of coefficient * (value - mean) / scale over the features, floored at 0.
+
+    A missing value is filled, then every value is drawn into low … high, so that one extreme does not explode. All
+    arrays are (F,) in the features' own units; the coefficients are money per scale.
+    """
+
+    library = "linear"
+    suffix = ".json"
+
+    fill: FloatArray
+    low: FloatArray
+    high: FloatArray
+    mean: FloatArray
+    scale: FloatArray
+    coefficient: FloatArray
+    intercept: float
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """Column by column: a matrix product adds in an order that depends on how many rows there are."""
+        total = np.full(len(features), self.intercept)
+        for index in np.flatnonzero(self.coefficient):
+            total += self.coefficient[index] * self._standardised(features, int(index))
+        return np.maximum(total, 0.0)
+
+    def standardised(self, features: Matrix) -> FloatArray:
+        """What the coefficients are multiplied with, (n, F)."""
+        columns = [self._standardised(features, index) for index in range(len(self.fill))]
+        return np.column_stack(columns) if columns else np.zeros((len(features), 0))
+
+    def _standardised(self, features: Matrix, index: int) -> FloatArray:
+        seen = features[:, index].astype(np.float64)
+        filled = np.where(np.isnan(seen), self.fill[index], seen)
+        return (np.clip(filled, self.low[index], self.high[index]) - self.mean[index]) / self.scale[index]
+
+    def save(self, path: Path) -> None:
+        """As JSON; every number reads back as the same float64."""
+        arrays = {name: array.tolist() for name, array in vars(self).items() if name != "intercept"}
+        _write_json(path, {**arrays, "intercept": self.intercept})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From that JSON."""
+        content = _read_json(path)
+        arrays = {name: np.array(content[name], dtype=np.float64) for name in content if name != "intercept"}
+        return cls(**arrays, intercept=content["intercept"])
+
+
+# Buy till you die
+
+
+@dataclass(frozen=True)
+class PurchaseSummary:
+    """The feature columns that BG/NBD and Gamma-Gamma read: where x + 1, t_x, T and m are."""
+
+    purchase_days: int
+    first_to_last: int
+    since_first: int
+    repeat_value: int
+
+    def of(self, features: Matrix) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """x, t_x, T and m, each (n,); who has no purchases (missing values) counts as new on that day."""
+
+        def column(index: int) -> FloatArray:
+            return np.nan_to_num(features[:, index].astype(np.float64), nan=0.0)
+
+        repeats = np.maximum(column(self.purchase_days) - 1.0, 0.0)
+        return repeats, column(self.first_to_last), column(self.since_first), column(self.repeat_value)
+
+
+class BgNbdMember(Member):
+    """BG/NBD's purchases times Gamma-Gamma's value: spend; without Gamma-Gamma: the probability of a purchase."""
+
+    library = "bg_nbd"
+    suffix = ".json"
+
+    def __init__(
+        self, summary: PurchaseSummary, horizon_days: int, purchases: "BgNbd", values: "GammaGamma | None"
+    ) -> None:
+        self._summary = summary
+        self._horizon_days = horizon_days
+        self._purchases = purchases
+        self._values = values
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """Finite and >= 0; `threads` has no effect here. Raises BadSummary for features that cannot be."""
+        from ml_pipeline.btyd import expected_spend
+
+        x, t_x, T, m = self._summary.of(features)
+        if self._values is None:
+            return self._purchases.purchase_probability(x, t_x, T, self._horizon_days)
+        return expected_spend(self._purchases, self._values, x, t_x, T, m, self._horizon_days)
+
+    def save(self, path: Path) -> None:
+        """As JSON: the two models' parameters and where the features are."""
+        content = {
+            "columns": asdict(self._summary),
+            "horizon_days": self._horizon_days,
+            "bg_nbd": self._purchases.as_json(),
+            "gamma_gamma": None if self._values is None else self._values.as_json(),
+        }
+        _write_json(path, content)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From that JSON."""
+        from ml_pipeline.btyd import BgNbd, GammaGamma
+
+        content = _read_json(path)
+        values = content["gamma_gamma"]
+        return cls(
+            PurchaseSummary(**content["columns"]),
+            content["horizon_days"],
+            BgNbd.from_json(content["bg_nbd"]),
+            None if values is None else GammaGamma.from_json(values),
+        )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+MEMBER_TYPES: dict[str, type[Member]] = {
+    member.library: member
+    for member in (
+        LinearMember,
+        BoostedTreesMember,
+        BgNbdMember,
+        ForestMember,
+        XGBoostMember,
+        XGBoostRateMember,
+        LightGBMMember,
+        LightGBMRateMember,
+        LogAmountMember,
+    )
+}
+
+
+def load_member(library: str, path: Path) -> Member:
+    """A saved model. Raises BundleMismatch if this code does not know the library."""
+    if library not in MEMBER_TYPES:
+        raise BundleMismatch(
+            f"{path.name} was made by {library!r}; this code reads {', '.join(MEMBER_TYPES)}: train again."
+        )
+    return MEMBER_TYPES[library].load(path)
