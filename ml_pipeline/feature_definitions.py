@@ -13,12 +13,14 @@ from typing import ClassVar
 import ibis
 import ibis.expr.types as ir
 
-from ml_pipeline.schema import AMOUNT_SCALE, QUANTITY_SCALE
+from ml_pipeline.schema import AMOUNT_SCALE, HORIZON_DAYS, QUANTITY_SCALE
 from ml_pipeline.totals import WEEKDAYS, DecayedTotal, Total, WindowTotal, on_weekday, wide
 from ml_pipeline.windows import Decay, Window
 
 SHORTEST_TENURE_DAYS = 30
 """Rates of younger customers are taken over this many days: one purchase yesterday is not one purchase a day."""
+
+YEAR_DAYS = 365
 
 ONE_TRANSACTION = "there is only one transaction"
 ONE_DAY = "all transactions are of one day"
@@ -162,6 +164,39 @@ class AvgDaysBetweenTransactions(Feature):
         return ratio(row.last_day - row.first_day, row.transactions - 1)
 
 
+class StdDaysBetweenTransactions(Feature):
+    """Population standard deviation of the days between one day with a transaction and the next."""
+
+    unit = "days"
+    missing = ONE_DAY
+
+    def value(self, row: ir.Table) -> ir.Value:
+        # Exact until the root, as in StdTransactionValue.
+        gaps, days = row.purchase_days - 1, row.last_day - row.first_day
+        return ratio((gaps * row.squared_gaps - days * days.cast("!int64")).cast("float64").sqrt(), gaps)
+
+
+class MaxDaysBetweenTransactions(Feature):
+    """The longest time between one day with a transaction and the next."""
+
+    unit = "days"
+    missing = ONE_DAY
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return row.longest_gap.nullif(0)
+
+
+class DaysUntilDue(Feature):
+    """Mean days between one day with a transaction and the next, less the days since the last; below 0 when overdue."""
+
+    unit = "days"
+    missing = ONE_DAY
+
+    def value(self, row: ir.Table) -> ir.Value:
+        gaps = row.purchase_days - 1
+        return ratio(row.last_day - row.first_day - (row.as_of_day - row.last_day) * gaps, gaps)
+
+
 class CustomerTenureDays(Feature):
     """Days to as_of since the first transaction, or since customer_since where that is earlier."""
 
@@ -221,6 +256,21 @@ class WindowSpend(Feature):
 
     def value(self, row: ir.Table) -> ir.Value:
         return ratio(floored(row[self.recent_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+
+
+class SpendSameWindowLastYear(Feature):
+    """Spend on days as_of-365 .. as_of-336, the target window 365 days earlier; net spend below 0 counts as 0."""
+
+    unit = "money"
+    missing = f"the first transaction is less than {YEAR_DAYS} days old"
+
+    @property
+    def recent_totals(self) -> tuple[WindowTotal]:
+        return (WindowTotal("amount", Window(YEAR_DAYS - HORIZON_DAYS + 1, YEAR_DAYS)),)
+
+    def value(self, row: ir.Table) -> ir.Value:
+        spend = ratio(floored(row[self.recent_totals[0].column]), ibis.literal(AMOUNT_SCALE))
+        return (row.as_of_day - row.first_day >= YEAR_DAYS).ifelse(spend, ibis.null("float64"))
 
 
 @dataclass(frozen=True)
@@ -306,6 +356,15 @@ class StdTransactionValue(Feature):
         # n * sum(v^2) - sum(v)^2 is exact in whole numbers; the textbook formula in floats is not, and can be negative.
         n, total = row.transactions.cast("decimal(38, 0)"), row.gross.cast("decimal(38, 0)")
         return ratio((n * row.squared_gross - total * total).cast("float64").sqrt(), row.transactions * AMOUNT_SCALE)
+
+
+class LastTransactionValue(Feature):
+    """Gross value of the last day with a transaction."""
+
+    unit = "money"
+
+    def value(self, row: ir.Table) -> ir.Value:
+        return ratio(row.gross_rise, ibis.literal(AMOUNT_SCALE))
 
 
 class MeanPurchaseDayValue(Feature):

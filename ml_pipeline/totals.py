@@ -179,15 +179,25 @@ def _period_totals(transactions: ir.Table, targets: Sequence[str]) -> ir.Table:
 
 
 def _with_purchase_days(periods: ir.Table, transactions: ir.Table) -> ir.Table:
-    """Adds what counts by days with a valid transaction, however many there are in a day.
+    """Adds what counts by days with a valid transaction, however many there are in a day, and the gaps between them.
 
     purchase_days: how many. first_day_gross: gross value of the customer's very first one, where it is in the period.
+    gross_rise: each one's gross value less that of the one before, so that the running total is the last one's.
+    squared_gaps, longest_gap: of the days since the one before, which may be in an earlier period.
     """
     sold = transactions.filter(transactions.transactions == 1)
     days = sold.group_by("customer_id", "period", "day").aggregate(gross=_sum(sold.gross))
-    before = days.day.lag(1).over(ibis.window(group_by=days.customer_id, order_by=days.day))
-    days = days.select("customer_id", "period", "gross", is_first=before.isnull())
-    measures = {"purchase_days": days.count(), "first_day_gross": _sum(days.gross, where=days.is_first)}
+    in_time = ibis.window(group_by=days.customer_id, order_by=days.day)
+    gap = days.day.epoch_days().cast("!int64") - days.day.lag(1).over(in_time).epoch_days()
+    before = days.gross.lag(1).over(in_time)
+    days = days.select("customer_id", "period", "gross", gap=gap, before=before)
+    measures = {
+        "purchase_days": days.count(),
+        "first_day_gross": _sum(days.gross, where=days.before.isnull()),
+        "gross_rise": _sum(days.gross - days.before.fill_null(0)),
+        "squared_gaps": _sum(days.gap * days.gap),
+        "longest_gap": days.gap.max().fill_null(0),
+    }
     sums = days.group_by("customer_id", "period").aggregate(**measures)
     joined = periods.left_join(sums, ["customer_id", "period"])
     return joined.select(
@@ -229,7 +239,13 @@ def _running_totals(periods: ir.Table, time: TimeTables, targets: Sequence[str])
     """
     past = ibis.cumulative_window(group_by=periods.customer_id, order_by=periods.period)
     lowest = {"first_day", "smallest_gross"}
-    highest = {"last_day", "largest_gross", "most_items", *(of_target("last_day", target) for target in targets)}
+    highest = {
+        "last_day",
+        "largest_gross",
+        "most_items",
+        "longest_gap",
+        *(of_target("last_day", target) for target in targets),
+    }
     running = {}
     for name in periods.columns:
         if name in ("customer_id", "period"):

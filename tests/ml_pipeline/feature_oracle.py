@@ -4,6 +4,7 @@ Shares nothing with the pipeline but the definition in words. Numbers are fracti
 value comes last, so the pipeline must give the same bits (standard deviations and weighted rates within the last places).
 """
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,8 @@ def describe_customer(lines: list, since: date | None, as_of: date, targets: Seq
     items = [Fraction(sum(line["quantity_milli"] for line in of), 1_000) for of in transactions.values()]
     value_of_day = {day: sum(v for (_, of), v in zip(transactions, values, strict=True) if of == day) for day in days}
     repeats = [value_of_day[day] for day in sorted(value_of_day)[1:]]
+    gaps = [(later - day).days for day, later in itertools.pairwise(sorted(value_of_day))]
+    mean_gap = Fraction(sum(gaps), len(gaps)) if gaps else None
     promoted = []
     for of in transactions.values():
         known = [line["has_promotion"] for line in of if line["has_promotion"] is not None]
@@ -111,6 +114,13 @@ def describe_customer(lines: list, since: date | None, as_of: date, targets: Seq
         "total_purchase_days": len(value_of_day),
         "days_first_to_last": (last - first).days,
         "avg_days_between_transactions": gap,
+        "std_days_between_transactions": math.sqrt(sum((one - mean_gap) ** 2 for one in gaps) / len(gaps))
+        if gaps
+        else None,
+        "max_days_between_transactions": max(gaps, default=None),
+        "days_until_due": mean_gap - ago(last) if gaps else None,
+        "last_transaction_value": value_of_day[last],
+        "spend_same_window_last_year": spend_in((336, 365), lines) if ago(first) >= 365 else None,
         "customer_tenure_days": ago(since) if since is not None and since < min(first, as_of) else ago(first),
         "recency_ratio": ago(last) / gap if gap else None,
         "lifetime_spend": lifetime,
