@@ -7,7 +7,7 @@ over it has no sampling error. `monte_carlo_check` draws the latents instead, an
 
 What it knows that a model must learn: the population's parameters, the calendar, each product's tier. What it does not:
 the flaws of the tables. It reads the prepared purchases; a line that cleaning set aside was not seen.
-Nothing here is read by training or serving: it is a yardstick beside them.
+It is a yardstick beside the models; nothing here may reach what they learn from or how they are chosen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -365,7 +365,7 @@ class _Silence:
         """Expected part that the customer is there of each of `days` days, given that he is at the start of `day`."""
         moments = np.arange(days)[:, None] + _NODES[None, :]
         gone_by = (1.0 + moments[None, :, :] / (self._age + day)[:, None, None]) ** -self._shape
-        return gone_by @ _NODE_WEIGHTS
+        return np.einsum("rdn,n->rd", gone_by, _NODE_WEIGHTS)
 
     def between(self, first: Ints, end: int, bought_on_first: Ints) -> tuple[Floats, Floats]:
         """Chance to drop out, and not to, between `first` and `end` with no purchase seen; both in units of level(first).
@@ -392,7 +392,8 @@ def _paid_days(shop: Shop, silence: _Silence, as_of: date, horizon_days: int) ->
     """Expected days of the window, weighted by day factor and by what is paid of the price; (rows, n_categories)."""
     days = np.datetime64(as_of, "D") + np.arange(horizon_days)
     paid = 1.0 - shop.parameters.promotion_take_up * discounts(shop.parameters, days)
-    return silence.survival(shop.day_number(as_of), horizon_days) @ (day_factors(shop.parameters, days) * paid).T
+    life = silence.survival(shop.day_number(as_of), horizon_days)
+    return np.einsum("rd,kd->rk", life, day_factors(shop.parameters, days) * paid)
 
 
 def _expected_basket(shop: Shop, seen: VisibleHistories) -> Floats:
@@ -400,7 +401,7 @@ def _expected_basket(shop: Shop, seen: VisibleHistories) -> Floats:
     chosen = shop.parameters
     baskets = _basket_posterior(shop, seen)
     tiers = betabinom.pmf(np.arange(N_TIERS), N_TIERS - 1, baskets.tier_ups[:, None], baskets.tier_downs[:, None])
-    price = tiers @ shop.catalogue.mean_price().T
+    price = np.einsum("nt,kt->nk", tiers, shop.catalogue.mean_price())
     quantity = np.array([1.0 + category.extra_quantity for category in chosen.categories])
     bulk = 1.0 + chosen.bulk_line_rate * (chosen.bulk_multiplier - 1)
     lines = 1.0 + baskets.extra_shape / baskets.extra_rate
