@@ -6,9 +6,15 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import NotRequired, TypedDict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.backends.duckdb import Backend
 
-from ml_pipeline.cancellations import CANCELLATION_COLUMNS, find_cancellations, with_cancellations
+from ml_pipeline.cancellations import (
+    CANCELLATION_COLUMNS,
+    as_known_before,
+    find_cancellations,
+    with_cancellations,
+)
 from ml_pipeline.errors import BadHistory
 from ml_pipeline.features import FeatureRows, build_features_at, collect_rows, feature_calendar, feature_names
 from ml_pipeline.schema import (
@@ -125,9 +131,11 @@ class HistoryFeatures:
             engine.create_table(name, rows, temp=True, overwrite=True)
             for name, rows in zip(self._TABLES, empty, strict=True)
         )
-        lines = purchases.select(*[name for name in purchases.columns if name not in CANCELLATION_COLUMNS])
-        matched = with_cancellations(lines, find_cancellations(lines))
-        features = build_features_at(matched, customers, stored_time(*time), targets)
+        moment = stored_time(*time)
+        lines = purchases.drop(*CANCELLATION_COLUMNS)
+        known = as_known_before(with_cancellations(lines, find_cancellations(lines)), moment.end)
+        engine.con.execute(f"PREPARE history_cancellations AS {engine.compile(known)}")
+        features = build_features_at(lines, customers, moment, targets)
         engine.con.execute(f"PREPARE history_features AS {engine.compile(features.order_by('as_of', 'customer_id'))}")
 
     def read(self, purchases: pa.Table, customers: pa.Table, as_of: date) -> FeatureRows:
@@ -138,12 +146,18 @@ class HistoryFeatures:
         """
         connection = self._engine.con
         for name, rows in zip(self._TABLES, self._rows(purchases, customers, as_of), strict=True):
-            connection.execute(f"DELETE FROM {name}")
-            connection.register("history_rows", rows)
-            connection.execute(f"INSERT INTO {name} BY NAME FROM history_rows")
-        connection.unregister("history_rows")
+            self._refill(name, rows)
+        if pc.max(purchases["return_units"]).as_py():
+            self._refill(self._TABLES[0], connection.execute("EXECUTE history_cancellations").to_arrow_table())
         found = connection.execute("EXECUTE history_features").to_arrow_table()
         return collect_rows(found.to_batches(), found.num_rows, self._names)
+
+    def _refill(self, name: str, rows: pa.Table) -> None:
+        connection = self._engine.con
+        connection.execute(f"DELETE FROM {name}")
+        connection.register("history_rows", rows)
+        connection.execute(f"INSERT INTO {name} BY NAME FROM history_rows")
+        connection.unregister("history_rows")
 
     def _rows(self, purchases: pa.Table, customers: pa.Table, as_of: date) -> tuple[pa.Table, ...]:
         calendar = feature_calendar([as_of], self._targets)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import ibis
 import ibis.expr.types as ir
 
+from ml_pipeline.retractions import versions_of_customers, with_retractions, without_versions
 from ml_pipeline.schema import UNKNOWN_CATEGORY
 from ml_pipeline.windows import Decay, TimeTables, Window
 
@@ -97,8 +98,18 @@ def build_totals(
 
     customer_id, the columns of `time.as_ofs`, then whole numbers: money in 1/10,000 of the currency unit, quantities
     in thousandths, days since 1970-01-01. Windows without anything are 0.
+    A line that was cancelled is seen by the as_of days up to the day of the cancellation; where purchases lack
+    cancelled_on, nothing was cancelled.
     """
-    lines = purchases.filter(purchases.day < time.end)
+    if "cancelled_on" not in purchases.columns:
+        return _totals_of(purchases.filter(purchases.day < time.end), time, targets, recent_totals)
+    versions = versions_of_customers(purchases, time)
+    totals = _totals_of(with_retractions(purchases, versions, time), time, targets, recent_totals)
+    return without_versions(totals, versions)
+
+
+def _totals_of(lines: ir.Table, time: TimeTables, targets: Sequence[str], recent_totals: Sequence[Total]) -> ir.Table:
+    """`build_totals` of lines that are all seen by whoever sees their day."""
     transactions = _placed(_build_transactions(lines, targets), time)
     periods = _with_purchase_days(_period_totals(transactions, targets), transactions)
     periods = _with_distinct(periods, lines, time)
