@@ -16,15 +16,7 @@ from ml_pipeline.errors import BadSampleRequest
 from ml_pipeline.metrics import decile_of, rmse
 from ml_pipeline.prepare import Prepared, prepare_dataset
 from ml_pipeline.progress import Progress
-from ml_pipeline.sample_ceiling import (
-    SampleTruth,
-    VisibleHistories,
-    draw_latents,
-    expected_given_history,
-    find_sample_truth,
-    monte_carlo_check,
-    sample_ceiling,
-)
+from ml_pipeline.sample_ceiling import SampleTruth, find_sample_truth, monte_carlo_check, sample_ceiling
 from ml_pipeline.sample_data import read_shop, write_sample_tables
 from ml_pipeline.sample_model import (
     CategoryModel,
@@ -38,6 +30,8 @@ from ml_pipeline.sample_model import (
     sample_latents,
     simulate_purchases,
 )
+from ml_pipeline.sample_posterior import VisibleHistories, draw_latents, expected_given_history
+from ml_pipeline.training_set import build_observations
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -304,6 +298,20 @@ def test_the_oracle_beside_the_ceiling_is_the_one_that_was_written(flawed: Table
         np.testing.assert_allclose(day.oracle["total"], rows["total"], rtol=1e-9)
         np.testing.assert_allclose(day.oracle["sports"], rows["sports"], rtol=1e-9)
         np.testing.assert_allclose(day.oracle_probability, rows["purchase_probability"], rtol=1e-9)
+
+
+def test_its_rows_and_outcomes_are_those_of_the_observations(flawed: Tables) -> None:
+    prepared = flawed.prepared
+    observations = build_observations(
+        flawed.engine, prepared.purchases, prepared.customers, DAYS, prepared.config.target_names
+    )
+    for day in sample_ceiling(flawed.truth, flawed.engine, prepared, DAYS, check_customers=5).days:
+        rows = observations.on(day.as_of)
+        order = np.argsort(observations.customer_id[rows])
+        np.testing.assert_array_equal(day.customer_id, observations.customer_id[rows][order])
+        np.testing.assert_array_equal(day.bought, observations.bought[rows][order])
+        for target, spend in observations.spend.items():
+            np.testing.assert_array_equal(day.actual[target], spend[rows][order])
 
 
 def test_refunds_and_lost_lines_hardly_move_the_ceiling(flawless: Tables, flawed: Tables) -> None:
