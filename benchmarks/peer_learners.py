@@ -15,17 +15,18 @@ from sklearn.linear_model import Lasso, LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.peers import Peer, Question
+from benchmarks.peers import Peer, Question, version_of
 from benchmarks.public_data import FloatArray
 from benchmarks.scores import Answer
 
 SEED = 7
 MOST_ROUNDS = 600
 PATIENCE = 30
-FOREST_ROWS = 60_000
+FOREST_ROWS = 40_000
+FOREST_TREES = 100
 LEARNING_RATE = 0.05
 TWEEDIE_POWER = 1.3
-SOURCE = "peer_learners.py"
+SOURCES = ("peer_learners.py",)
 
 
 def predict_lasso(question: Question) -> Answer:
@@ -39,10 +40,10 @@ def predict_linear(question: Question) -> Answer:
 
 
 def predict_forest(question: Question) -> Answer:
-    """Random Forest: 200 trees with at least 20 rows in a leaf, a third of the columns per split."""
+    """Random Forest: 100 trees with at least 20 rows in a leaf, a third of the columns per split."""
     rows = min(FOREST_ROWS, len(question.learning.spend))
     forest = RandomForestRegressor(
-        200, min_samples_leaf=20, max_features=1 / 3, max_samples=rows, random_state=SEED, n_jobs=1
+        FOREST_TREES, min_samples_leaf=20, max_features=1 / 3, max_samples=rows, random_state=SEED, n_jobs=1
     )
     return _fitted(question, forest)
 
@@ -143,14 +144,15 @@ def predict_lightgbm_tweedie(question: Question) -> Answer:
 
 
 def _peer(name: str, title: str, predict: Callable[[Question], Answer], *packages: str) -> Peer:
-    return Peer(name, title, predict, packages, SOURCE)
+    return Peer(name, title, predict, packages, SOURCES)
 
 
+BOOSTER_PACKAGE = "xgboost" if version_of("xgboost") else "xgboost-cpu"
 LEARNERS: tuple[Peer, ...] = (
     _peer("lasso", "Lasso (scaled, α = 0.1)", predict_lasso, "scikit-learn"),
     _peer("linear", "linear regression", predict_linear, "scikit-learn"),
     _peer("sklearn_boosting", "gradient boosting (scikit-learn)", predict_sklearn_boosting, "scikit-learn"),
     _peer("random_forest", "Random Forest", predict_forest, "scikit-learn"),
-    _peer("xgboost", "XGBoost, squared error", predict_xgboost),
+    _peer("xgboost", "XGBoost, squared error", predict_xgboost, BOOSTER_PACKAGE),
     _peer("lightgbm_tweedie", "LightGBM Tweedie, 36 columns", predict_lightgbm_tweedie, "lightgbm"),
 )

@@ -15,15 +15,17 @@ import numpy.typing as npt
 from benchmarks.peers import Peer, Question
 from benchmarks.public_data import FloatArray
 from benchmarks.scores import Answer
+from ml_pipeline.metrics import d2
 
 LAYERS = (64, 32)
 OUTPUTS = 3
-BATCH = 1_024
-LEARNING_RATE = 2e-3
-WEIGHT_DECAY = 1e-4
-MOST_EPOCHS = 25
-PATIENCE = 4
-SEEDS = (1, 2)
+BATCH = 512
+LEARNING_RATE = 5e-4
+WEIGHT_DECAY = 1e-2
+ROUND_STEPS = 100
+MOST_ROUNDS = 60
+PATIENCE = 15
+SEEDS = (1, 2, 3, 4)
 SIGMA_FLOOR = 0.05
 LOG_LIMIT = 12.0
 
@@ -55,15 +57,16 @@ class Adam:
             parameter -= LEARNING_RATE * (corrected / scale + decay)
 
 
-def start_weights(columns: int, seed: int) -> Weights:
-    """Layers (inputs, outputs) after He et al. (2015), the last one small so that it starts at the priors."""
+def start_weights(columns: int, spend: FloatArray, seed: int) -> Weights:
+    """Layers (inputs, outputs) after He et al. (2015); the last starts as what is true of everyone's spend."""
     random = np.random.default_rng(seed)
-    sizes = (columns, *LAYERS, OUTPUTS)
     weights = [
         (random.normal(0, np.sqrt(2 / inputs), (inputs, outputs)), np.zeros(outputs))
-        for inputs, outputs in pairwise(sizes)
+        for inputs, outputs in pairwise((columns, *LAYERS, OUTPUTS))
     ]
-    weights[-1] = (weights[-1][0] * 0.1, weights[-1][1])
+    logs, share = np.log(spend[spend > 0]), float(np.mean(spend > 0))
+    everyone = [np.log(share / (1 - share)), logs.mean(), np.log(np.expm1(logs.std()))]
+    weights[-1] = (weights[-1][0] * 0.1, np.array(everyone))
     return weights
 
 
@@ -137,26 +140,40 @@ class Scale:
         return np.clip((np.log1p(np.maximum(features, 0.0)) - self.mean) / self.deviation, -5.0, 5.0)
 
 
-def train_epoch(adam: Adam, inputs: FloatArray, spend: FloatArray, random: np.random.Generator) -> None:
-    """Every row once, in random order."""
-    order = random.permutation(len(spend))
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
-        adam.update(gradients_of(adam.weights, inputs[rows], spend[rows])[1])
+class Training:
+    """A network in training on rows (inputs, spend), a random batch per step."""
+
+    def __init__(self, inputs: FloatArray, spend: FloatArray, seed: int) -> None:
+        self.inputs, self.spend = inputs, spend
+        self.adam = Adam(start_weights(inputs.shape[1], spend, seed))
+        self.random = np.random.default_rng(seed)
+
+    def run_round(self) -> None:
+        """ROUND_STEPS steps."""
+        for _ in range(ROUND_STEPS):
+            rows = self.random.integers(0, len(self.spend), BATCH)
+            self.adam.update(gradients_of(self.adam.weights, self.inputs[rows], self.spend[rows])[1])
+
+    def outputs(self, inputs: FloatArray) -> FloatArray:
+        """What the network says of other rows, (n, 3)."""
+        return run_network(self.adam.weights, inputs)[-1]
 
 
-def best_epochs(inputs: FloatArray, spend: FloatArray, stop: tuple[FloatArray, FloatArray], seed: int) -> int:
-    """After how many epochs the loss of the rows to stop on was lowest."""
-    adam, random = Adam(start_weights(inputs.shape[1], seed)), np.random.default_rng(seed)
-    losses: list[float] = []
-    while len(losses) < MOST_EPOCHS and len(losses) - int(np.argmin(losses or [0.0])) <= PATIENCE:
-        train_epoch(adam, inputs, spend, random)
-        losses.append(loss_and_slope(run_network(adam.weights, stop[0])[-1], stop[1])[0])
-    return int(np.argmin(losses)) + 1
+def best_rounds(training: Training, inputs: FloatArray, spend: FloatArray, most: float) -> int:
+    """After how many rounds of training the expected spend explained most deviance of these rows, later ones.
+
+    The likelihood alone stops where the tail of the log-normal still makes the money too much.
+    """
+    explained: list[float] = []
+    while len(explained) < MOST_ROUNDS and len(explained) - int(np.argmax(explained or [0.0])) <= PATIENCE:
+        training.run_round()
+        value = d2(spend, expected_spend(training.outputs(inputs), most)[0])
+        explained.append(-np.inf if value is None else value)
+    return int(np.argmax(explained)) + 1
 
 
 def predict(question: Question) -> Answer:
-    """The mean of two networks, stopped on the latest window and then fitted on all of them."""
+    """The mean of a few networks, each stopped on the latest window and then fitted on all of them."""
     learning = question.learning
     scale = Scale.of(learning.features)
     inputs, asked = scale.apply(learning.features), scale.apply(question.features)
@@ -164,11 +181,12 @@ def predict(question: Question) -> Answer:
     most = float(learning.spend.max())
     told: list[tuple[FloatArray, FloatArray]] = []
     for seed in SEEDS:
-        epochs = best_epochs(inputs[earlier], learning.spend[earlier], (inputs[latest], learning.spend[latest]), seed)
-        adam, random = Adam(start_weights(inputs.shape[1], seed)), np.random.default_rng(seed)
-        for _ in range(epochs):
-            train_epoch(adam, inputs, learning.spend, random)
-        told.append(expected_spend(run_network(adam.weights, asked)[-1], most))
+        tried = Training(inputs[earlier], learning.spend[earlier], seed)
+        rounds = best_rounds(tried, inputs[latest], learning.spend[latest], most)
+        best = Training(inputs, learning.spend, seed)
+        for _ in range(rounds):
+            best.run_round()
+        told.append(expected_spend(best.outputs(asked), most))
     predicted: npt.NDArray[np.float64] = np.mean([spend for spend, _ in told], axis=0)
     return Answer(predicted, np.mean([probability for _, probability in told], axis=0))
 
@@ -177,5 +195,5 @@ ZERO_INFLATED_LOG_NORMAL = Peer(
     "zero_inflated_log_normal",
     "deep zero-inflated log-normal",
     predict,
-    source="peer_zero_inflated_log_normal.py",
+    sources=("peer_zero_inflated_log_normal.py",),
 )

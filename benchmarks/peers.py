@@ -68,7 +68,7 @@ class Peer:
     title: str
     predict: Callable[[Question], Answer]
     packages: tuple[str, ...] = ()
-    source: str = "peers.py"
+    sources: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -79,8 +79,8 @@ class Peer:
     def fingerprint(self) -> str:
         """What its predictions depend on besides the purchases: the code of the peers and the versions of packages."""
         folder = Path(__file__).parent
-        sources = [folder / "peers.py", folder / "peer_features.py", folder / self.source]
-        code = "".join(file.read_text(encoding="utf-8") for file in sources if file.is_file())
+        sources = [folder / "peers.py", folder / "peer_features.py", *(folder / each for each in self.sources)]
+        code = "".join(file.read_text(encoding="utf-8") for file in sources)
         return code + "".join(f"{package} {version_of(package)}" for package in ("numpy", "pandas", *self.packages))
 
 
