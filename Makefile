@@ -6,14 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.packages
 DEV_READY := $(VENV)/.packages-dev
+BENCH_READY := $(VENV)/.packages-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
 	--no-emit-index-url --no-header --no-annotate
 DATA_DIR ?= pymind_dataset
 PYTEST_OPTIONS ?=
+ACCURACY_OPTIONS ?= --write
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test train sample lint format lock readme clean
+.PHONY: help setup run test train sample lint format lock readme accuracy clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -49,9 +51,13 @@ format: $(DEV_READY) ## put the code into its form
 lock: $(DEV_READY) ## requirements*.in -> requirements*.txt, newest versions that fit together
 	@$(LOCK) --upgrade requirements.in -o requirements.txt
 	@$(LOCK) --upgrade requirements-dev.in -o requirements-dev.txt
+	@$(LOCK) --upgrade requirements-bench.in -o requirements-bench.txt
 
 readme: $(DEV_READY) ## train the default sample, run the tour, and write their numbers into README.md
 	@$(BIN)/python -m docs.make_readme
+
+accuracy: $(BENCH_READY) ## measure on public data beside every peer, into docs/accuracy.md (an hour or two)
+	@$(BIN)/python -m benchmarks.accuracy $(ACCURACY_OPTIONS)
 
 clean: ## delete what is made (.venv, var, caches); tables and models stay
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -75,4 +81,9 @@ $(READY): requirements.txt | $(VENV)/bin/python
 $(DEV_READY): requirements-dev.txt $(READY)
 	@echo "Installing the packages of requirements-dev.txt"
 	@$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+$(BENCH_READY): requirements-bench.txt $(READY)
+	@echo "Installing the packages of requirements-bench.txt"
+	@$(PIP) install -r requirements-bench.txt
 	@touch $@
