@@ -173,10 +173,13 @@ def test_early_stopping_keeps_only_the_best_rounds(learner, shop):
     noise = Fold(rows.features[:300], rng.permutation(rows.labels[:300]))
     train = Fold(rows.features[300:], rows.labels[300:])
     assert learner.stops_early
-    fitted = learner.fit(train, NAMES, EFFORT, validation=noise)
+    patient = replace(EFFORT, patience=10)
+    fitted = learner.fit(train, NAMES, patient, validation=noise)
     assert 1 <= fitted.rounds < EFFORT.max_rounds
     again = learner.fit(train, NAMES, EFFORT, rounds=fitted.rounds)
     np.testing.assert_array_equal(fitted.member.predict(shop.features), again.member.predict(shop.features))
+    # how long it looked on for a better round is not in the answer
+    assert learner.fit(train, NAMES, replace(EFFORT, patience=12), validation=noise).rounds == fitted.rounds
 
 
 @pytest.mark.parametrize("learner", [ForestLearner(), *LINEAR, BgNbdLearner(), BgNbdPurchaseLearner()], ids=named)
