@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.accuracy_page import DataSetReport, Row, page, render
 from benchmarks.answers import ask
 from benchmarks.goals import GOALS, NO_GOALS
-from benchmarks.ours import OurForecast, RunFailed, forecast
+from benchmarks.ours import OurForecast, RunFailed, forecast, pipeline_fingerprint
 from benchmarks.peer_list import PEERS
 from benchmarks.peers import Peer, Question, predict_last_90_days_over_3
 from benchmarks.public_data import (
@@ -104,8 +104,9 @@ def report(name: str, path: Path | None, options: argparse.Namespace) -> DataSet
     data_set = DATA_SETS[name]
     converted = convert(data_set, path, options.work)
     days = options.day or (data_set.development_days if options.development else data_set.days)
+    goals = GOALS.get(name, NO_GOALS) if days == data_set.days else NO_GOALS  # other days are easier or harder
     windows = [window_at(converted.purchases, day, data_set.targets) for day in days]
-    empty = DataSetReport(data_set, windows, GOALS.get(name, NO_GOALS), converted.fingerprint)
+    empty = DataSetReport(data_set, windows, goals, converted.fingerprint)
     with_peers = _with_peers(empty, options)
     if options.peers_only or (options.only and OURS not in options.only):
         return with_peers
@@ -137,17 +138,18 @@ def _peer_row(peer: Peer, so_far: DataSetReport, questions: Sequence[Question], 
 
 def _with_ours(so_far: DataSetReport, converted: Converted, options: argparse.Namespace) -> DataSetReport:
     data_set, windows = so_far.data_set, so_far.windows
+    pipeline = pipeline_fingerprint()
     forecasts = []
     for window in windows:
         _say(f"{data_set.name} {window.day} {OURS}")
-        forecasts.append(
-            forecast(converted, window, options.work / data_set.name, options.profile, max(options.threads, 1))
-        )
+        work = options.work / data_set.name
+        forecasts.append(forecast(converted, window, work, options.profile, max(options.threads, 1), pipeline))
     answers = [Answer(each.predicted, each.probability) for each in forecasts]
     outcomes = [Outcome(window.customer_ids, window.actual) for window in windows]
     return replace(
         so_far,
         ours=_row(OURS, "**ours**", windows, answers, [each.training_seconds for each in forecasts]),
+        pipeline=pipeline,
         noise=bootstrap_sd(outcomes, answers),
         prediction_seconds=[each.prediction_seconds for each in forecasts],
         targets=_target_rows(data_set, windows, forecasts),

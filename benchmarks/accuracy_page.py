@@ -73,7 +73,7 @@ class Row:
 
 @dataclass(frozen=True)
 class DataSetReport:
-    """Everything that is printed of a data set. noise: the bootstrap SDs of our means."""
+    """Everything that is printed of a data set. pipeline: its fingerprint; noise: the bootstrap SDs of our means."""
 
     data_set: PublicDataSet
     windows: Sequence[Window]
@@ -82,6 +82,7 @@ class DataSetReport:
     peers: Sequence[Row] = ()
     absent: Sequence[str] = ()
     ours: Row | None = None
+    pipeline: str = ""
     noise: Mapping[str, float] = field(default_factory=dict)
     prediction_seconds: Sequence[float] = ()
     targets: Sequence[Row] = ()
@@ -134,7 +135,7 @@ def _times(report: DataSetReport) -> list[str]:
     assert report.ours is not None
     return [
         f"Our training took {report.ours.seconds:.0f} s per window on average, the prediction of all customers "
-        f"{np.mean(report.prediction_seconds):.0f} s more; of a peer, `s` is everything."
+        f"{np.mean(report.prediction_seconds):.0f} s more; of a peer, `s` is everything. Pipeline {report.pipeline}."
     ]
 
 

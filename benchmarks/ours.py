@@ -40,15 +40,17 @@ class OurForecast:
     prediction_seconds: float
 
 
-def forecast(converted: Converted, window: Window, work: Path, profile: str, threads: int) -> OurForecast:
+def forecast(
+    converted: Converted, window: Window, work: Path, profile: str, threads: int, pipeline: str
+) -> OurForecast:
     """Trains as of the window's day and predicts every customer; made once per content of tables and pipeline.
 
-    Raises RunFailed, also when a customer with purchases before the day has no prediction.
+    pipeline: its fingerprint when all this began. Raises RunFailed, also when a customer with purchases before the day has
+    no prediction, or when the pipeline is not the same any more: a table must not mix two versions of it.
     """
-    key = _key(converted.fingerprint, profile)
-    folder = work / window.day.isoformat() / f"ours-{key}"
+    folder = work / window.day.isoformat() / f"ours-{profile}-{converted.fingerprint}-{pipeline}"
     if not folder.is_dir():
-        _run(converted, window.day, folder, profile, threads)
+        _run(converted, window.day, folder, profile, threads, pipeline)
     answers = pd.read_parquet(folder / RESULT).set_index("customer_id").reindex(window.customer_ids)
     missing = answers["predicted_total_spend"].isna()
     if missing.any():
@@ -70,14 +72,15 @@ def _numbers(column: "pd.Series[float]") -> FloatArray:
     return pd.to_numeric(column).to_numpy(np.float64)
 
 
-def _key(fingerprint: str, profile: str) -> str:
-    digest = sha256(f"{fingerprint} {profile}".encode())
+def pipeline_fingerprint() -> str:
+    """The content of everything that our forecasts depend on besides the tables."""
+    digest = sha256()
     for file in [*sorted((ROOT / "ml_pipeline").glob("*.py")), ROOT / "requirements.txt"]:
-        digest.update(file.read_bytes())
+        digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _run(converted: Converted, day: date, folder: Path, profile: str, threads: int) -> None:
+def _run(converted: Converted, day: date, folder: Path, profile: str, threads: int, pipeline: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ours-") as staging:
         staged, scratch = Path(staging) / "out", Path(staging) / "scratch"
@@ -91,6 +94,10 @@ def _run(converted: Converted, day: date, folder: Path, profile: str, threads: i
         predicting = ["ml_pipeline.predict", *shared, "--ids", str(ids), "--out", str(result)]
         log = folder.parent / f"{folder.name}.log"
         seconds = {"training": _timed(training, log, threads), "prediction": _timed(predicting, log, threads)}
+        if pipeline_fingerprint() != pipeline:
+            raise RunFailed(
+                "ml_pipeline/*.py changed while it ran, and a table must not mix two versions; run it again."
+            )
         (staged / TIMES).write_text(json.dumps(seconds))
         shutil.copy(models / CARD, staged / CARD)
         os.replace(staged, folder)

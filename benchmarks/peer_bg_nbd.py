@@ -114,9 +114,9 @@ def predict_with_pymc_marketing(question: Question) -> Answer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = clv.BetaGeoModel(data=table)
-        model.fit(method="map")
+        model.fit(method="map", progressbar=False)
         value = clv.GammaGammaModel(data=table[table["frequency"] > 0])
-        value.fit(method="map")
+        value.fit(method="map", progressbar=False)
         purchases = _means(model.expected_purchases(table, future_t=HORIZON_DAYS))
         alive = _means(model.expected_probability_alive(table))
         worth = _means(value.expected_customer_spend(table))

@@ -137,7 +137,7 @@ def _rates(daily: Purchases) -> pd.DataFrame:
         days = half_life / np.log(2) * (1 - np.exp2(-tenure / half_life))
         tables[f"weighted_spend_{half_life}"] = (weight * daily["spend"]).groupby(daily["customer_id"]).sum() / days
         tables[f"weighted_visits_{half_life}"] = weight.groupby(daily["customer_id"]).sum() / days
-    weekend = daily["day"].dt.dayofweek >= 5
+    weekend = daily["day"].dt.day_of_week >= 5
     tables["weekend_share"] = weekend.groupby(daily["customer_id"]).mean()
     return pd.DataFrame(tables)
 
