@@ -18,12 +18,10 @@ from typing import Any
 
 from ml_pipeline.errors import BundleMismatch, NoServingModel, PipelineError
 from ml_pipeline.features import feature_names
-from ml_pipeline.schema import TOTAL_TARGET
 
 FORMAT = 1
 POINTER = "current.json"
 METADATA = "metadata.json"
-TIMINGS = "timings.json"
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,6 @@ class BundleMetadata:
     def currency(self) -> str:
         """Of every amount the bundle predicts."""
         return str(self.content["currency"])
-
-
-def member_name(library: str, target: str) -> str:
-    """The documented name of a money model: `xgboost_total_spend`, `lightgbm_grocery`."""
-    return f"{library}_{TOTAL_TARGET}_spend" if target == TOTAL_TARGET else f"{library}_{target}"
 
 
 def versions_dir(models_dir: Path) -> Path:
@@ -158,19 +151,19 @@ def settle_folder(staging: Path, final: Path) -> None:
 
 
 def seal_bundle(
-    staging: Path, models_dir: Path, content: Mapping[str, Any], timings: Mapping[str, Any] | None = None
+    staging: Path, models_dir: Path, content: Mapping[str, Any], beside: Mapping[str, Any] | None = None
 ) -> str:
     """Writes metadata.json into a folder that holds all other files, names it by content, returns the bundle id.
 
-    timings: seconds that the fits took; kept beside the content and not a part of it, so that the same tables and code
-    give the same bundle id.
+    beside: what else was measured, one JSON file per key (`timings`, `ceiling`); kept beside the content and not a part
+    of it, so that the same tables and code give the same bundle id.
     """
     sealed = {**content, "format": FORMAT, "files": digests_below(staging)}
     bundle_id = content_id(date.fromisoformat(content["as_of"]), sealed)
     text = json.dumps({"bundle_id": bundle_id, **sealed}, indent=1, ensure_ascii=False, allow_nan=False)
     (staging / METADATA).write_text(text, "utf-8")
-    if timings is not None:
-        (staging / TIMINGS).write_text(json.dumps(timings, indent=1), "utf-8")
+    for name, measured in (beside or {}).items():
+        (staging / f"{name}.json").write_text(json.dumps(measured, indent=1), "utf-8")
     settle_folder(staging, versions_dir(models_dir) / bundle_id)
     return bundle_id
 

@@ -69,19 +69,21 @@ def with_cancellations(purchases: ir.Table, cancellations: ir.Table) -> ir.Table
         "cancelled_on", "refund_units",
         **{f"of_{name}": found[name] for name in (*_EQUAL, "day")},
     )  # fmt: skip
+    # In pairs, each side of its own table. `purchases.product_id.fill_null("") == found.of_product` would not do: where
+    # `cancellations` is still an expression over `purchases`, Ibis takes both sides of it for found.of_product.
     same = [
-        purchases.customer_id == found.of_customer_id,
-        purchases.product_id.fill_null("") == found.of_product,
-        purchases.category == found.of_category,
-        purchases.quantity_milli == found.of_quantity_milli,
-        purchases.spend_units == found.of_units,
-        purchases.day == found.of_day,
+        ("customer_id", "of_customer_id"),
+        (purchases.product_id.fill_null(""), "of_product"),
+        ("category", "of_category"),
+        ("quantity_milli", "of_quantity_milli"),
+        ("spend_units", "of_units"),
+        ("day", "of_day"),
     ]
     joined = purchases.left_join(found, same)
     return joined.select(
-        *[purchases[name] for name in purchases.columns],
-        cancelled_on=joined.cancelled_on,
-        cancelled_units=(purchases.spend_units + joined.refund_units).fill_null(0),
+        *purchases.columns,
+        "cancelled_on",
+        cancelled_units=(joined.spend_units + joined.refund_units).fill_null(0),
     )
 
 

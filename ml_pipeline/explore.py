@@ -3,6 +3,8 @@
 `python -m ml_pipeline.explore --data DIR [--out DIR]` prints it as Markdown; with --out it is written as profile.md and
 profile.json too. Columns as they came (rows, empty cells, distinct values, smallest and largest), then the purchases
 that cleaning makes of them: money by category and month, customers by recency and by number of transactions.
+Money sums all valid lines, as targets do; customers are counted by what the history of `as_of` holds, as features are:
+lines that were cancelled are no part of it.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import ibis
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
+from ml_pipeline.cancellations import as_known_before
 from ml_pipeline.cleaning import clean_tables
 from ml_pipeline.command import run_command
 from ml_pipeline.data_report import markdown_table, money_text
@@ -55,6 +58,7 @@ def explore_dataset(engine: Backend, data_dir: Path, as_of: date | None = None) 
     purchases = build_purchases(clean, config)
     customers = build_customers(clean)
     as_of = as_of or clean.last_day + timedelta(days=1)
+    history = as_known_before(purchases, ibis.date(str(as_of)))
     return {
         "currency": config.currency,
         "first_day": str(clean.report.first_day),
@@ -66,8 +70,8 @@ def explore_dataset(engine: Backend, data_dir: Path, as_of: date | None = None) 
         "categories": _spend_by(purchases, "category")[:_MOST_CATEGORIES],
         "targets": _spend_by(purchases, "target"),
         "months": _spend_per_month(purchases),
-        "recency": _customers_by(_days_since(purchases, as_of), RECENCY_DAYS, "days since the last transaction"),
-        "transactions": _customers_by(_transactions(purchases), TRANSACTION_COUNTS, "transactions"),
+        "recency": _customers_by(_days_since(history, as_of), RECENCY_DAYS, "days since the last transaction"),
+        "transactions": _customers_by(_transactions(history), TRANSACTION_COUNTS, "transactions"),
         "warnings": clean.report.warnings,
     }
 
@@ -118,9 +122,10 @@ def _profile_purchases(purchases: ir.Table, customers: ir.Table) -> dict[str, ob
         stores=purchases.store_id.nunique(),
         spend=purchases.spend_units.sum(),
         returned=purchases.return_units.sum(),
+        cancelled=purchases.spend_units.sum(where=purchases.cancelled_on.notnull()).fill_null(0),
     )
-    spend, returned = money_text(row.pop("spend")), money_text(row.pop("returned"))
-    return row | {"customers_listed": int(customers.count().execute()), "spend": spend, "returned": returned}
+    money = {name: money_text(row.pop(name)) for name in ("spend", "returned", "cancelled")}
+    return row | {"customers_listed": int(customers.count().execute())} | money
 
 
 def _spend_by(purchases: ir.Table, column: str) -> list[dict[str, object]]:
@@ -147,15 +152,15 @@ def _spend_per_month(purchases: ir.Table) -> list[dict[str, object]]:
     ]
 
 
-def _days_since(purchases: ir.Table, as_of: object) -> ir.Table:
+def _days_since(history: ir.Table, as_of: object) -> ir.Table:
     """customer_id, measure: days from the last purchase to as_of."""
-    last = purchases.filter(purchases.spend_units > 0).group_by("customer_id").agg(day=purchases.day.max())
+    last = history.filter(history.spend_units > 0).group_by("customer_id").agg(day=history.day.max())
     return last.select("customer_id", measure=ibis.date(str(as_of)).delta(last.day, unit="day"))
 
 
-def _transactions(purchases: ir.Table) -> ir.Table:
+def _transactions(history: ir.Table) -> ir.Table:
     """customer_id, measure: transactions with spend."""
-    spent = purchases.filter(purchases.spend_units > 0)
+    spent = history.filter(history.spend_units > 0)
     return spent.group_by("customer_id").agg(measure=spent.transaction_id.nunique())
 
 

@@ -41,6 +41,7 @@ def write_model_card(
         _summary(content, backtest),
         _data(content, data_report),
         _windows(content, backtest),
+        _leaks(backtest),
         _served(content, backtest, targets),
         *(
             _target_table(target, backtest, population)
@@ -77,9 +78,11 @@ def candidate_rows(contest: Mapping[str, Any], population: str) -> list[list[str
     """One row per candidate, rules first, then what is served after reconciliation; the served one is marked."""
     rows = []
     for candidate in contest["candidates"]:
-        title = RULE_BY_NAME[candidate["name"]].title if candidate["kind"] == "rule" else candidate["name"]
+        title = RULE_BY_NAME[candidate["name"]].title if candidate["kind"] == "rule" else _plain(candidate["name"])
         mark = " ← serves" if candidate["name"] == contest["served"] else ""
-        metrics = (candidate["metrics"] or {}).get(population) or {}
+        if candidate["metrics"] is None:
+            continue
+        metrics = candidate["metrics"].get(population) or {}
         rows.append([f"{title}{mark}", *(render_number(metrics.get(name)) for name in METRIC_TITLES)])
     reconciled = contest["reconciled"].get(population) or {}
     rows.append(["served, parts scaled to the total", *(render_number(reconciled.get(name)) for name in METRIC_TITLES)])
@@ -95,12 +98,10 @@ def verdict_of(contest: Mapping[str, Any]) -> str:
         margin = _margin(contest)
         return f"No model beat the best simple rule ({rule}) on the selection windows{margin}: the rule serves."
     held = contest["beats_best_rule_on_report"]
-    names = {"capped_r2": "capped R²", "d2": "D²"}
+    names = METRIC_TITLES
     won = [names[metric] for metric, better in held.items() if better]
     lost = [names[metric] for metric, better in held.items() if not better]
-    text = (
-        f"{contest['served']} beat the best simple rule ({rule}) on the selection windows{_margin(contest)} and serves."
-    )
+    text = f"{_plain(contest['served'])} beat the best simple rule ({rule}) on the selection windows{_margin(contest)} and serves."
     if won:
         text += f" On the report windows it is better on {' and '.join(won)}."
     if lost:
@@ -122,9 +123,22 @@ def _summary(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
         f"({content['spend']} of returns), in total and per target. Trained as of {content['as_of']} "
         f"(nothing on or after that day was read), profile `{content['profile']}`, on {trained['observations']:,} observations: "
         f"{trained['customers']:,} customers at {trained['as_of_days']} days from {trained['first_as_of']} to "
-        f"{trained['last_as_of']}, {len(content['features'])} features.\n\n"
+        f"{trained['last_as_of']}, {len(content['features'])} features.{_sampled(content)}\n\n"
         f"**Total:** {verdict_of(backtest['targets']['total'])}"
     )
+
+
+def _sampled(content: Mapping[str, Any]) -> str:
+    """What was not used, where something was not."""
+    text = ""
+    if content["buyers"] > content["trained_on"]["customers"]:
+        text += f" These customers were drawn at random from the {content['buyers']:,} who ever bought."
+    if content["unused_features"]:
+        text += (
+            f" The history is too short to tell a season from a trend, so {', '.join(content['unused_features'])} "
+            "are not learned from."
+        )
+    return text
 
 
 def _data(content: Mapping[str, Any], data_report: Mapping[str, Any]) -> str:
@@ -157,10 +171,12 @@ def _money(facts: Mapping[str, Any], key: str) -> str:
 def _windows(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
     return (
         "## How it was judged\n\n"
-        f"Rolling origin: for each window a model learned only from rows whose {content['horizon_days']}-day label had ended "
-        f"before the window began. Early stopping looked at {backtest['stopping_day']}, selection at "
+        f"Rolling origin in three blocks of windows: a model that is judged on a block learned only from rows whose "
+        f"{content['horizon_days']}-day label had ended before the block began. What predictions are wrong by was first "
+        f"learned on {', '.join(backtest['calibration_days'])}, what serves was selected on "
         f"{', '.join(backtest['selection_days'])}, and the tables below report {', '.join(backtest['report_days'])} "
-        f"(means over windows).\n\n{backtest['selection_rule']}"
+        f"(means over windows). The number of boosting rounds was found on other customers than those learned from, in the "
+        f"windows before all of these.\n\n{backtest['selection_rule']}"
     )
 
 
@@ -192,22 +208,99 @@ def _served(content: Mapping[str, Any], backtest: Mapping[str, Any], targets: Se
     return "\n".join(lines)
 
 
+def _leaks(backtest: Mapping[str, Any]) -> str:
+    return f"## Leak checks\n\n{backtest['leaks']['summary']}"
+
+
 def _target_table(target: str, backtest: Mapping[str, Any], population: str) -> str:
+    contest = backtest["targets"][target]
     counts = ", ".join(f"{n:,}" for n in backtest["populations"][population].values())
-    table = render_table(["", *METRIC_TITLES.values()], candidate_rows(backtest["targets"][target], population))
-    return f"## {target}: {POPULATION_TITLES[population]} ({counts} rows)\n\n{table}"
+    table = render_table(["", *METRIC_TITLES.values()], candidate_rows(contest, population))
+    lines = [f"## {target}: {POPULATION_TITLES[population]} ({counts} rows)", "", table, ""]
+    if population == "all":
+        lines += _spread(contest)
+        lines += [
+            f"- {_plain(candidate['name'])} was left out: {candidate['left_out']}"
+            for candidate in contest["candidates"]
+            if candidate["left_out"]
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def _spread(contest: Mapping[str, Any]) -> list[str]:
+    """How the served figures differ between windows, and by how much chance alone moves them."""
+    lines = []
+    windows = contest["reconciled"]["all"].get("windows", {})
+    for metric, noise in contest["noise"].items():
+        values = ", ".join(f"{render_number(each[metric])} ({day})" for day, each in windows.items())
+        own, lead = (render_number(noise[name]) for name in ("own", "lead"))
+        lines.append(
+            f"- {METRIC_TITLES[metric]} of what serves: {values}; bootstrap SD {own}, of its lead over the best rule {lead}."
+        )
+    return lines
+
+
+def _plain(name: str) -> str:
+    """A candidate's name for people."""
+    return name.replace("_", " ")
 
 
 def _probability(backtest: Mapping[str, Any]) -> str:
+    titles = {
+        "rate": "share of buyers for everyone",
+        "heuristic": "documented rule of thumb",
+        "uncalibrated": "classifier, as it is",
+        "served": "served, calibrated",
+    }
+    measured = backtest["probability"]
     rows = [
-        [title, *(render_number(backtest["probability"][key].get(name)) for name in ("auc", "log_loss", "brier"))]
-        for key, title in (("rate", "share of buyers for everyone"), ("served", "served, calibrated"))
+        [title, *(render_number(measured[key].get(name)) for name in ("auc", "log_loss", "brier", "mean_probability"))]
+        for key, title in titles.items()
+        if key in measured
     ]
-    share = backtest["probability"]["served"]["share_buying"]
+    tenths = [
+        [str(number), f"{tenth['customers']:,}", f"{tenth['predicted']:.3f}", f"{tenth['bought']:.3f}"]
+        for number, tenth in enumerate(measured["reliability"], start=1)
+    ]
+    share = measured["served"]["share_buying"]
     return (
-        f"## Purchase probability\n\nOf the judged customers {share:.1%} bought in the window. {_LEARNED_ON}\n\n"
-        f"{render_table(['', 'AUC', 'log loss', 'Brier'], rows)}"
+        f"## Purchase probability\n\nOf the judged customers {share:.1%} bought in the window. "
+        "Calibrated on the windows before (beta calibration, Kull et al. 2017, trusted the less the more the shop's level "
+        f"swings), measured on the report windows.\n\n{render_table(['', 'AUC', 'log loss', 'Brier', 'mean'], rows)}\n\n"
+        "Reliability of the served probability, by tenth:\n\n"
+        f"{render_table(['tenth', 'customers', 'mean predicted', 'share that bought'], tenths)}"
     )
+
+
+def beside_card(timings: Mapping[str, Mapping[str, float]] | None, ceiling: Mapping[str, Any] | None) -> str:
+    """What is no part of the sealed card, since it differs from run to run or needs the truth of the sample shop."""
+    sections = []
+    if ceiling:
+        shown = ("capped_r2", "d2", "normalised_gini", "decile_mape", "bias")
+        titles = {
+            "served": "what serves",
+            "ceiling": "the best possible given the visible history",
+            "oracle": "the expectation given the hidden truth",
+        }
+        rows = [[title, *(render_number(ceiling[key][name]) for name in shown)] for key, title in titles.items()]
+        reached = ceiling["served"]["capped_r2"] / ceiling["ceiling"]["capped_r2"]
+        sections.append(
+            "## The ceiling of the sample shop\n\nThe truth that these tables were drawn from is known, so the best "
+            f"prediction that any model could make is too (total, {', '.join(ceiling['days'])}). What serves reaches "
+            f"{reached:.1%} of the ceiling's capped R².\n\n"
+            f"{render_table(['', *(METRIC_TITLES[name] for name in shown)], rows)}"
+        )
+    if timings:
+        names = list(dict.fromkeys(name for models in timings.values() for name in models))
+        rows = [
+            [_plain(name), *(f"{models[name]:.1f}" if name in models else "" for models in timings.values())]
+            for name in names
+        ]
+        sections.append(
+            "## Run time\n\nSeconds for all fits and predictions of the backtest.\n\n"
+            + render_table(["", *timings], rows)
+        )
+    return "".join(f"\n{section}\n" for section in sections)
 
 
 def _intervals(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from ibis.backends.duckdb import Backend
 from ml_pipeline.bundle import BundleMetadata, check_file, load_metadata, versions_dir
 from ml_pipeline.errors import BundleMismatch
 from ml_pipeline.features import IS_COLD_START, build_features, read_matrix
+from ml_pipeline.formulas import Known, calibrated_probability, evaluate, members_of
 from ml_pipeline.intervals import Intervals
-from ml_pipeline.learners import MONEY, Matrix, Member, load_member
+from ml_pipeline.members import Matrix, Member, load_member
 from ml_pipeline.prepare import Prepared
 from ml_pipeline.reconcile import reconcile_parts, to_cents
-from ml_pipeline.rules import RULE_BY_NAME, spend_history
+from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,11 +40,7 @@ class Predictor:
     @property
     def raw_names(self) -> tuple[str, ...]:
         """The money boosters that integrators may use alone, in the bundle's order."""
-        return tuple(
-            name
-            for name, member in self.metadata.content["members"].items()
-            if member["kind"] == MONEY and member["integrators"]
-        )
+        return tuple(name for name, member in self.metadata.content["members"].items() if member["integrators"])
 
     def predict(self, features: Matrix) -> Answers:
         """Answers for n customers that bought before `as_of`, from float32 features (n, F) in the bundle's order.
@@ -56,7 +53,10 @@ class Predictor:
                 f"Features of shape {features.shape}; the bundle needs (n, {len(self.metadata.features)})."
             )
         own = {name: self.members[name].predict(features, self.threads) for name in self._needed_members()}
-        total, *parts = (self._served(features, own, name) for name in money_columns(self.metadata.targets))
+        known = Known(features, self.metadata.features, self.metadata.targets, own)
+        total = self._served(known, TOTAL_TARGET)
+        known = replace(known, total=total)
+        parts = [self._served(known, name) for name in money_columns(self.metadata.targets)[1:]]
         shares = np.array(content["usual_shares"])
         agreed = np.column_stack([total, reconcile_parts(total, np.column_stack(parts), shares)])
         money = to_cents(agreed[:, 0], agreed[:, 1:])
@@ -95,19 +95,15 @@ class Predictor:
 
     def _needed_members(self) -> list[str]:
         content = self.metadata.content
-        served = [serving["name"] for serving in content["serving"].values() if serving["kind"] == "model"]
+        served = [name for serving in content["serving"].values() for name in members_of(serving["formula"])]
         probability = content["probability"]
         needed = [*self.raw_names, *served, *([probability["member"]] if probability["kind"] == "model" else [])]
         return list(dict.fromkeys(needed))
 
-    def _served(self, features: Matrix, own: Mapping[str, FloatArray], target: str) -> FloatArray:
+    def _served(self, known: Known, target: str) -> FloatArray:
         """What serves for one target, finite and within [0, cap]."""
         serving = self.metadata.content["serving"][target]
-        if serving["kind"] == "rule":
-            history = spend_history(features, self.metadata.features, self.metadata.targets, target)
-            predicted = RULE_BY_NAME[serving["name"]].predict(history, serving["mean"])
-        else:
-            predicted = own[serving["name"]]
+        predicted = evaluate(serving["formula"], known, target)
         if not np.isfinite(predicted).all():
             raise BundleMismatch(
                 f"{serving['name']} of bundle {self.metadata.bundle_id} predicted a number that is not finite."
@@ -126,8 +122,7 @@ class Predictor:
         probability = self.metadata.content["probability"]
         if probability["kind"] == "rate":
             return np.full(len(features), float(probability["rate"]))
-        calibration = probability["calibration"]
-        return np.interp(own[probability["member"]], calibration["score"], calibration["probability"])
+        return calibrated_probability(own[probability["member"]], probability["calibration"])
 
 
 def segments(total: FloatArray, thresholds: Sequence[float]) -> npt.NDArray[np.uint8]:

@@ -7,20 +7,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.feature_definitions import SHORTEST_TENURE_DAYS
-from ml_pipeline.features import DAYS_SINCE_FIRST, lifetime_spend_name, spend_window_name
+from ml_pipeline.features import DAYS_SINCE_FIRST, decayed_rate_name, lifetime_spend_name, spend_window_name
 from ml_pipeline.schema import HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
 
 FloatArray = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 
+RULE_HALF_LIFE_DAYS = 120
+
 
 @dataclass(frozen=True)
 class SpendHistory:
-    """What the rules look at, for n customers and one target; money (n,), days (n,)."""
+    """What the rules look at, for n customers and one target; money (n,), days (n,); decayed_rate is per 30 days."""
 
     last_30_days: FloatArray
     last_90_days: FloatArray
     lifetime: FloatArray
+    decayed_rate: FloatArray
     days_since_first: FloatArray
 
 
@@ -44,6 +47,7 @@ def spend_history(features: Matrix, names: Sequence[str], targets: Sequence[str]
         last_30_days=money(lambda each: spend_window_name(30, each)),
         last_90_days=money(lambda each: spend_window_name(90, each)),
         lifetime=money(lifetime_spend_name),
+        decayed_rate=money(lambda each: decayed_rate_name(RULE_HALF_LIFE_DAYS, each)),
         days_since_first=column(DAYS_SINCE_FIRST),
     )
 
@@ -73,5 +77,19 @@ RULES: tuple[Rule, ...] = (
             history.lifetime / np.maximum(history.days_since_first, SHORTEST_TENURE_DAYS) * HORIZON_DAYS
         ),
     ),
+    Rule(
+        "decayed_rate",
+        f"exponentially weighted rate ({RULE_HALF_LIFE_DAYS} days)",
+        lambda history, mean: history.decayed_rate,
+    ),
 )
 RULE_BY_NAME = {rule.name: rule for rule in RULES}
+
+
+def purchase_heuristic(days_since_last: npt.ArrayLike, transactions: npt.ArrayLike) -> FloatArray:
+    """The documented rule of thumb for the probability of buying within 30 days (n,), in 0.05 … 0.95.
+
+    0.6 × max(0, 1 − days since the last purchase / 45) + 0.4 × min(number of transactions / 10, 1).
+    """
+    recency, count = (np.asarray(values, dtype=np.float64) for values in (days_since_last, transactions))
+    return np.clip(0.6 * np.maximum(0, 1 - recency / 45) + 0.4 * np.minimum(count / 10, 1), 0.05, 0.95)

@@ -6,10 +6,7 @@ from datetime import date
 import ibis
 import ibis.expr.types as ir
 
-from ml_pipeline.cancellations import as_known_before
 from ml_pipeline.schema import AMOUNT_SCALE, HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
-
-_TRANSACTION = ("customer_id", "transaction_id", "day")
 
 
 def build_targets(
@@ -19,7 +16,8 @@ def build_targets(
 
     customer_id, as_of, total, <each target>, other (float64 money; net spend below 0 counts as 0, each on its own),
     transactions (int64, those with a valid line). In gross mode targets + other = total, to the last unit.
-    A line that was cancelled by the last day of the window is no spend of that window; one that was cancelled later is.
+    All valid lines of the window count, also those that were cancelled within it or later: what is predicted is what the
+    shop's own sum of valid lines will show. In net mode a return subtracts on its own day, and nothing else does.
     Equal days count once. Raises ValueError when there is no day or no horizon.
     """
     sums = _window_sums(purchases, as_of_days, targets, horizon_days)
@@ -61,30 +59,19 @@ def _window_sums(
         raise ValueError(f"horizon_days={horizon_days}: a window has at least 1 day; the usual one has {HORIZON_DAYS}")
     days = sorted(set(as_of_days))
     windows = ibis.memtable({"as_of": days}, schema={"as_of": "date"})
+    transactions = _build_transactions(purchases.filter(purchases.day >= ibis.literal(days[0])), targets)
     after = windows.as_of + ibis.interval(days=horizon_days)
-    lines = purchases.filter(purchases.day >= ibis.literal(days[0]))
-    taken_back = lines.filter(lines.cancelled_on.notnull()).select(*_TRANSACTION).distinct()
-    transactions = _build_transactions(lines.anti_join(taken_back, _TRANSACTION), targets)
     seen = transactions.join(windows, [transactions.day >= windows.as_of, transactions.day < after])
-    touched = lines.semi_join(taken_back, _TRANSACTION)
-    touched = touched.join(windows, [touched.day >= windows.as_of, touched.day < after])
-    touched = _build_transactions(as_known_before(touched, touched.as_of + ibis.interval(days=horizon_days)), targets)
     names = (TOTAL_TARGET, *targets, OTHER_TARGET, "transactions")
-    columns = ("customer_id", "as_of", *names)
-    both = seen.select(*columns).union(touched.select(*columns), distinct=False)
-    return both.group_by("customer_id", "as_of").aggregate(
-        **{name: both[name].sum().cast("decimal(38, 0)").cast("int64") for name in names}
+    return seen.group_by("customer_id", "as_of").aggregate(
+        **{name: seen[name].sum().cast("decimal(38, 0)").cast("int64") for name in names}
     )
 
 
 def _build_transactions(lines: ir.Table, targets: Sequence[str]) -> ir.Table:
-    """One row per (customer, transaction_id, day, and as_of where lines have one).
-
-    The money of the window, and `transactions`: 1 if a line of it is valid, else 0.
-    """
+    """One row per (customer, transaction_id, day); `transactions` is 1 if a line of it is valid, else 0."""
     named = lines.target.isin(list(targets)) if targets else ibis.literal(False)
-    keys = [name for name in (*_TRANSACTION, "as_of") if name in lines.columns]
-    return lines.group_by(*keys).aggregate(
+    return lines.group_by("customer_id", "transaction_id", "day").aggregate(
         **{TOTAL_TARGET: lines.amount_units.sum()},
         **{target: lines.amount_units.sum(where=lines.target == target).fill_null(0) for target in targets},
         **{OTHER_TARGET: lines.amount_units.sum(where=~named).fill_null(0)},

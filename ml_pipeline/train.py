@@ -6,6 +6,7 @@
 import argparse
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -22,35 +23,38 @@ import numpy.typing as npt
 from ibis.backends.duckdb import Backend
 
 from ml_pipeline.backtest import (
-    MODEL,
-    PURCHASE_LEARNER,
     Backtest,
-    calibrate,
-    can_learn,
     count_fits,
-    fit_seconds,
+    fold_of,
+    formula_of,
+    learn,
+    learn_probability,
     pooled,
-    report_backtest,
     run_backtest,
     served_on,
     usual_shares,
+    why_not,
 )
+from ml_pipeline.backtest_report import fit_seconds, report_backtest
 from ml_pipeline.bundle import (
     BundleMetadata,
     ServingPair,
-    member_name,
     seal_bundle,
     staged_folder,
     versions_dir,
     write_atomically,
     write_pointer,
 )
+from ml_pipeline.candidates import LIGHTGBM, OF_EVERY_TARGET, PURCHASE, XGBOOST, name_of
 from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.engine import open_engine
-from ml_pipeline.errors import NotEnoughHistory
+from ml_pipeline.errors import BadSampleRequest, NotEnoughHistory
 from ml_pipeline.intervals import COVERAGE, fit_intervals
-from ml_pipeline.learners import LEARNERS, MONEY, PROBABILITY, Effort, Fold, Learner, Member
-from ml_pipeline.model_card import write_model_card
+from ml_pipeline.leak_checks import LeakReport, check_for_leaks
+from ml_pipeline.learners import Effort, Learner
+from ml_pipeline.members import Member
+from ml_pipeline.metrics import score_spend
+from ml_pipeline.model_card import beside_card, write_model_card
 from ml_pipeline.predictor import (
     CAP_MULTIPLE,
     GOLDEN,
@@ -62,16 +66,27 @@ from ml_pipeline.predictor import (
 )
 from ml_pipeline.prepare import Prepared, prepare_dataset
 from ml_pipeline.progress import Progress, Stage
+from ml_pipeline.sample_ceiling import SampleTruth, find_sample_truth, sample_ceiling
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.snapshot import money_columns
 from ml_pipeline.targets import build_targets, net_floor_report
-from ml_pipeline.training_set import Observations, build_observations, plan_windows
+from ml_pipeline.training_set import (
+    Observations,
+    WindowPlan,
+    build_observations,
+    plan_windows,
+    sample_customers,
+    unused_features,
+    without,
+)
 from ml_pipeline.turns import taking_turns
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 SEGMENT_QUANTILES = (0.5, 0.8)
 LIBRARIES = ("xgboost", "lightgbm", "scikit-learn", "numpy", "duckdb", "ibis-framework")
-INTEGRATORS = ("xgboost", "lightgbm")
+INTEGRATORS = (XGBOOST, LIGHTGBM)
 ENHANCED_METADATA = "model_metadata_enhanced.json"
 CARD = "MODEL_CARD.md"
 
@@ -83,18 +98,45 @@ class Profile:
     name: str
     spacing_days: int
     most_days: int
+    n_calibration: int
     n_selection: int
     n_report: int
+    thorough: bool
+    most_observations: int
     effort: Effort
 
 
 def profile_of(name: str, threads: int) -> Profile:
     """`quick` trains within about a minute on the default sample, `full` looks at more days, windows and rounds."""
     if name == "quick":
-        effort = Effort(0.1, max_rounds=300, patience=20, forest_trees=40, forest_rows=8_000, threads=threads)
-        return Profile(name, spacing_days=30, most_days=13, n_selection=1, n_report=1, effort=effort)
-    effort = Effort(0.05, max_rounds=800, patience=40, forest_trees=60, forest_rows=12_000, threads=threads)
-    return Profile(name, spacing_days=15, most_days=24, n_selection=2, n_report=2, effort=effort)
+        effort = Effort(
+            0.1, max_rounds=300, patience=20, forest_trees=25, forest_rows=8_000, threads=threads, fit_rows=30_000
+        )
+        return Profile(
+            name,
+            30,
+            13,
+            n_calibration=1,
+            n_selection=1,
+            n_report=1,
+            thorough=False,
+            most_observations=150_000,
+            effort=effort,
+        )
+    effort = Effort(
+        0.05, max_rounds=800, patience=40, forest_trees=60, forest_rows=12_000, threads=threads, fit_rows=150_000
+    )
+    return Profile(
+        name,
+        15,
+        24,
+        n_calibration=2,
+        n_selection=2,
+        n_report=2,
+        thorough=True,
+        most_observations=300_000,
+        effort=effort,
+    )
 
 
 @dataclass(frozen=True)
@@ -103,42 +145,44 @@ class TrainedMember:
 
     name: str
     target: str
-    kind: str
+    learner: Learner
     member: Member
     rounds: int
 
 
 def train(
-    engine: Backend, prepared: Prepared, models_dir: Path, profile: Profile, progress: Progress
+    engine: Backend,
+    prepared: Prepared,
+    models_dir: Path,
+    profile: Profile,
+    progress: Progress,
+    truth: SampleTruth | None = None,
 ) -> tuple[ServingPair, dict[str, Any]]:
     """Backtests, fits all members on everything known, seals bundle and snapshot, promotes the pair.
 
-    Returns the pair and the backtest report. Raises NotEnoughHistory when no window fits.
+    truth: of the sample shop, if these are its tables; it is only compared with, after everything has been chosen.
+    Returns the pair and the backtest report. Raises NotEnoughHistory when no window fits, FeatureLeak, LabelOverlap.
     """
     targets = prepared.config.target_names
-    plan = plan_windows(
-        _first_day(engine, prepared),
-        prepared.as_of,
-        spacing_days=profile.spacing_days,
-        most_days=profile.most_days,
-        n_selection=profile.n_selection,
-        n_report=profile.n_report,
-    )
-    with progress.stage("features", 1) as stage:
-        stage.doing(f"{len(plan.learning)} days")
-        observations = build_observations(engine, prepared.purchases, prepared.customers, plan.learning, targets)
-        stage.advance()
-        stage.note(observations=len(observations), as_of_days=len(plan.learning), features=len(observations.names))
-    with progress.stage("backtest", count_fits(plan, targets)) as stage:
-        backtest = run_backtest(observations, plan, targets, profile.effort, stage)
-        report = report_backtest(backtest, observations, targets)
-    with progress.stage("final models", (len(targets) + 1) * len(LEARNERS) + 1) as stage:
+    learning = _observe(engine, prepared, profile, progress)
+    plan, observations = learning.plan, learning.observations
+    with progress.stage("backtest", count_fits(plan, targets, thorough=profile.thorough)) as stage:
+        backtest = run_backtest(observations, plan, targets, profile.effort, stage, thorough=profile.thorough)
+        report = {**report_backtest(backtest, observations, targets), "leaks": learning.leaks.as_json()}
+    with progress.stage("final models", len(_final_fits(backtest, targets))) as stage:
         members = _fit_final(backtest, observations, targets, profile.effort, stage)
     with progress.stage("bundle and snapshot", 3) as stage:
         stage.doing("bundle")
-        never_bought = never_bought_prior(engine, prepared, plan.learning, targets)
-        known = {"never_bought": never_bought, "net_floor": net_floor(engine, prepared, plan.learning, targets)}
-        bundle_id = _write_bundle(models_dir, prepared, profile, backtest, report, observations, members, known)
+        known = {
+            "never_bought": never_bought_prior(engine, prepared, plan.learning, targets),
+            "net_floor": net_floor(engine, prepared, plan.learning, targets),
+            "unused_features": list(learning.unused),
+            "buyers": learning.buyers,
+        }
+        beside: dict[str, Any] = {"timings": fit_seconds(backtest)}
+        if truth:
+            beside["ceiling"] = _compare_with_truth(truth, engine, prepared, backtest, observations)
+        bundle_id = _write_bundle(models_dir, prepared, profile, backtest, report, observations, members, known, beside)
         stage.advance("snapshot")
         predictor = load_predictor(models_dir, bundle_id, profile.effort.threads)
         snapshot_id, n_customers = build_snapshot(engine, prepared, predictor, models_dir)
@@ -150,59 +194,117 @@ def train(
     return pair, report
 
 
-def _first_day(engine: Backend, prepared: Prepared) -> date:
+@dataclass(frozen=True)
+class Learning:
+    """What a training learns from. unused: features that are blanked out; buyers: how many the shop has in all."""
+
+    plan: WindowPlan
+    observations: Observations
+    leaks: LeakReport
+    unused: tuple[str, ...]
+    buyers: int
+
+
+def _observe(engine: Backend, prepared: Prepared, profile: Profile, progress: Progress) -> Learning:
+    """Observations for the profile's days, of a sample of customers where there are too many, checked for leaks."""
+    targets = prepared.config.target_names
+    first_day, buyers = _first_day_and_buyers(engine, prepared)
+    spacing = profile.spacing_days
+    if buyers * profile.most_days > profile.most_observations:
+        spacing = max(spacing, HORIZON_DAYS)
+    plan = plan_windows(
+        first_day,
+        prepared.as_of,
+        spacing_days=spacing,
+        most_days=profile.most_days * profile.spacing_days // spacing,
+        n_calibration=profile.n_calibration,
+        n_selection=profile.n_selection,
+        n_report=profile.n_report,
+    )
+    with progress.stage("features", 2) as stage:
+        stage.doing(f"{len(plan.learning)} days")
+        most = max(profile.most_observations // len(plan.learning), 1)
+        purchases, customers = sample_customers(
+            engine, prepared.purchases, prepared.customers, most, profile.effort.seed
+        )
+        observations = build_observations(engine, purchases, customers, plan.learning, targets)
+        stage.advance("leak checks")
+        leaks = check_for_leaks(engine, purchases, customers, observations, plan, targets)
+        stage.advance()
+        stage.note(observations=len(observations), as_of_days=len(plan.learning), features=len(observations.names))
+    unused = unused_features(first_day, plan)
+    return Learning(plan, without(observations, unused), leaks, unused, buyers)
+
+
+def _first_day_and_buyers(engine: Backend, prepared: Prepared) -> tuple[date, int]:
     bought = prepared.purchases.filter(prepared.purchases.spend_units > 0)
-    first = engine.execute(bought.aggregate(day=bought.day.min()))["day"][0]
+    facts = engine.execute(bought.aggregate(day=bought.day.min(), buyers=bought.customer_id.nunique()))
+    first = facts["day"][0]
     if first is None or first != first:
         raise NotEnoughHistory(
             f"There is no valid purchase before {prepared.as_of}: nothing to learn from. "
             "The data report says which rows were set aside and why."
         )
-    return date.fromisoformat(str(first)[:10])
+    return date.fromisoformat(str(first)[:10]), int(facts["buyers"][0])
+
+
+def _compare_with_truth(
+    truth: SampleTruth, engine: Backend, prepared: Prepared, backtest: Backtest, observations: Observations
+) -> dict[str, Any] | None:
+    """The served total beside the sample's ceiling and oracle on the same rows of the report windows.
+
+    None, with a warning, where the truth turns out to be that of other tables.
+    """
+    days = backtest.plan.report
+    try:
+        ceiling = sample_ceiling(truth, engine, prepared, days)
+    except BadSampleRequest as problem:
+        log.warning("no ceiling: %s", problem)
+        return None
+    served = []
+    for day in ceiling.days:
+        rows = observations.on(day.as_of)
+        own = dict(zip(observations.customer_id[rows], backtest.served[day.as_of][TOTAL_TARGET], strict=True))
+        shared = np.array([customer in own for customer in day.customer_id])
+        predicted = np.array([own[customer] for customer in day.customer_id[shared]])
+        served.append(score_spend(day.actual[TOTAL_TARGET][shared], predicted))
+    means = {name: float(np.mean([scores[name] for scores in served])) for name in served[0]}
+    return {"days": [day.isoformat() for day in days], "served": means, **ceiling.scores(TOTAL_TARGET)}
 
 
 def _fit_final(
     backtest: Backtest, observations: Observations, targets: Sequence[str], effort: Effort, stage: Stage
 ) -> list[TrainedMember]:
-    """Every learner of every target, and the classifier, on all observations with the rounds that the backtest found."""
+    """The documented members of every target, what else serves, and the classifier, on all observations.
+
+    With the rounds that the backtest found.
+    """
     members = []
-    for target in (TOTAL_TARGET, *targets):
-        judged = {candidate.name: candidate for candidate in backtest.contests[target].candidates}
-        for learner in LEARNERS:
-            stage.doing(f"{target}: {learner.name}")
-            candidate = judged[learner.name]
-            if candidate.predicted:
-                name = member_name(learner.name, target)
-                labels = observations.spend[target]
-                members.append(_fitted(learner, observations, labels, effort, MONEY, name, target, candidate.rounds))
-            stage.advance()
-    stage.doing("purchase probability")
-    if backtest.purchase.fitted and can_learn(observations.bought, PROBABILITY):
-        rounds = backtest.purchase.rounds
-        name = f"{PURCHASE_LEARNER.name}_purchase"
-        members.append(
-            _fitted(
-                PURCHASE_LEARNER, observations, observations.bought, effort, PROBABILITY, name, TOTAL_TARGET, rounds
-            )
-        )
-    stage.advance()
+    for target, learner, rounds in _final_fits(backtest, targets):
+        stage.doing(f"{target}: {learner.name}")
+        fold = fold_of(observations, np.arange(len(observations)), learner, target)
+        if not why_not(fold, learner):
+            fitted = learner.fit(fold, observations.names, effort, target=target, rounds=rounds)
+            name = name_of(learner, target)
+            members.append(TrainedMember(name, target, learner, fitted.member, fitted.rounds))
+        stage.advance()
     return members
 
 
-def _fitted(
-    learner: Learner,
-    observations: Observations,
-    labels: npt.NDArray[np.float64],
-    effort: Effort,
-    kind: str,
-    name: str,
-    target: str,
-    rounds: int | None,
-) -> TrainedMember:
-    fitted = learner.fit(
-        Fold(observations.features, labels), observations.names, effort, kind=kind, rounds=rounds or None
-    )
-    return TrainedMember(name, target, kind, fitted.member, fitted.rounds)
+def _final_fits(backtest: Backtest, targets: Sequence[str]) -> list[tuple[str, Learner, int | None]]:
+    """Target, learner and rounds of each member of the bundle to be."""
+    fits: list[tuple[str, Learner, int | None]] = []
+    if backtest.purchase.raw:
+        fits.append((TOTAL_TARGET, PURCHASE, backtest.purchase.rounds))
+    for target in (TOTAL_TARGET, *targets):
+        contest = backtest.contests[target]
+        serves = contest.served.recipe.needs if contest.served.recipe else ()
+        fits += [
+            (target, judged.learner, judged.rounds)
+            for judged in contest.models.values()
+            if judged.raw and (judged.learner in OF_EVERY_TARGET or judged.learner in serves)
+        ]
+    return fits
 
 
 def never_bought_prior(
@@ -265,6 +367,7 @@ def _write_bundle(
     observations: Observations,
     members: Sequence[TrainedMember],
     known: Mapping[str, Any],
+    beside: Mapping[str, Any],
 ) -> str:
     targets = prepared.config.target_names
     content = _metadata(prepared, profile, backtest, observations, members, known)
@@ -278,7 +381,7 @@ def _write_bundle(
         (staging / "backtest.json").write_text(json.dumps(report, indent=1, allow_nan=False), "utf-8")
         (staging / "data_report.json").write_text(json.dumps(prepared.report, indent=1, default=str), "utf-8")
         write_model_card(staging / CARD, content, report, prepared.report, targets)
-        return seal_bundle(staging, models_dir, content, fit_seconds(backtest))
+        return seal_bundle(staging, models_dir, content, beside)
 
 
 def _metadata(
@@ -291,8 +394,9 @@ def _metadata(
 ) -> dict[str, Any]:
     targets, plan = prepared.config.target_names, backtest.plan
     columns, everything = money_columns(targets), slice(0, len(observations))
-    judged = {name: served_on(backtest, plan.origins, name) for name in columns}
-    actual = {name: pooled(observations.spend[name], plan.origins, observations) for name in columns}
+    days = (*plan.selection, *plan.report)
+    judged = {name: served_on(backtest, days, name) for name in columns}
+    actual = {name: pooled(observations.spend[name], days, observations) for name in columns}
     return {
         "as_of": prepared.as_of.isoformat(),
         "currency": prepared.config.currency,
@@ -320,13 +424,13 @@ def _metadata(
                 "file": f"members/{trained.name}{trained.member.suffix}",
                 "library": trained.member.library,
                 "target": trained.target,
-                "kind": trained.kind,
+                "kind": trained.learner.kind,
                 "rounds": trained.rounds,
-                "integrators": trained.kind == MONEY and trained.member.library in INTEGRATORS,
+                "integrators": trained.learner in INTEGRATORS,
             }
             for trained in members
         },
-        "serving": {name: _serving(backtest, observations, name) for name in columns},
+        "serving": _serving(backtest, observations),
         "usual_shares": usual_shares(observations, everything, targets).tolist(),
         "intervals": {name: fit_intervals(actual[name], judged[name]).as_json() for name in columns},
         "probability": _probability(backtest, observations, members),
@@ -348,21 +452,32 @@ def _version(name: str) -> str | None:
     return None
 
 
-def _serving(backtest: Backtest, observations: Observations, target: str) -> dict[str, Any]:
-    contest, labels = backtest.contests[target], observations.spend[target]
-    cap = {"cap": CAP_MULTIPLE * float(labels.max()), "cap_multiple": CAP_MULTIPLE}
-    if contest.served.kind == MODEL:
-        return {"kind": "model", "name": member_name(contest.served.name, target), **cap}
-    return {"kind": "rule", "name": contest.served.name, "mean": float(labels.mean()), **cap}
+def _serving(backtest: Backtest, observations: Observations) -> dict[str, Any]:
+    """Per target the candidate that serves and its formula, learned anew on everything that has been seen."""
+    everything = slice(0, len(observations))
+    served = {}
+    for target, contest in backtest.contests.items():
+        learned = learn(target, contest.models, backtest.purchase, everything, backtest.plan.origins, observations)
+        served[target] = {
+            "kind": contest.served.kind,
+            "name": contest.served.name,
+            "formula": formula_of(contest.served, learned),
+            "cap": CAP_MULTIPLE * float(observations.spend[target].max()),
+            "cap_multiple": CAP_MULTIPLE,
+        }
+    return served
 
 
 def _probability(backtest: Backtest, observations: Observations, members: Sequence[TrainedMember]) -> dict[str, Any]:
-    classifier = next((each for each in members if each.kind == PROBABILITY), None)
-    outcome = pooled(observations.bought, backtest.plan.origins, observations)
-    if classifier is None:
-        return {"kind": "rate", "rate": float(outcome.mean())}
-    scores = np.concatenate([backtest.purchase.scores[day] for day in backtest.plan.origins])
-    return {"kind": "model", "member": classifier.name, "calibration": calibrate(scores, outcome)}
+    days, everything = backtest.plan.origins, slice(0, len(observations))
+    if all(each.learner is not PURCHASE for each in members):
+        return {"kind": "rate", "rate": float(pooled(observations.bought, days, observations).mean())}
+    calibration = learn_probability(observations, backtest.purchase, days, everything)
+    return {
+        "kind": "model",
+        "member": PURCHASE.name,
+        "calibration": calibration.as_json() if calibration else None,
+    }
 
 
 def promote(models_dir: Path, pair: ServingPair) -> None:
@@ -381,13 +496,20 @@ def _lay_out(models_dir: Path, pair: ServingPair) -> None:
     content = json.loads((folder / "metadata.json").read_text("utf-8"))
     offered = {name: each for name, each in content["members"].items() if each["integrators"]}
     copies = {Path(each["file"]).name: (folder / each["file"]).read_bytes() for each in offered.values()}
-    copies[CARD] = (folder / CARD).read_bytes()
+    copies[CARD] = (folder / CARD).read_bytes() + beside_card(
+        **{name: _read_json(folder / f"{name}.json") for name in ("timings", "ceiling")}
+    ).encode()
     copies[ENHANCED_METADATA] = json.dumps(_for_integrators(content, offered), indent=1, ensure_ascii=False).encode()
     stale = _laid_out(models_dir) - set(copies)
     for name, body in copies.items():
         write_atomically(models_dir / name, body)
     for name in stale:
         (models_dir / name).unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> Any:
+    """None where there is no such file."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
 def _laid_out(models_dir: Path) -> set[str]:
@@ -435,7 +557,8 @@ def prepare_and_train(options: argparse.Namespace, progress: Progress) -> tuple[
         engine = open_engine(Path(engine_dir), threads=options.threads)
         try:
             prepared = prepare_dataset(engine, options.data, options.work, options.as_of, progress)
-            return train(engine, prepared, options.models, profile_of(options.profile, options.threads), progress)
+            profile, truth = profile_of(options.profile, options.threads), find_sample_truth(options.data)
+            return train(engine, prepared, options.models, profile, progress, truth)
         finally:
             engine.disconnect()
 

@@ -5,76 +5,95 @@ before it (`as_of + horizon <= origin`), and rows lie in order of `as_of`, so su
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import numpy.typing as npt
 from ibis.backends.duckdb import Backend
 
 from ml_pipeline.errors import NotEnoughHistory
-from ml_pipeline.features import build_features, feature_names, read_matrix
+from ml_pipeline.features import CALENDAR_FEATURES, build_features, feature_names, read_matrix
 from ml_pipeline.schema import HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
 from ml_pipeline.targets import build_targets
 
 FloatArray = npt.NDArray[np.float64]
 
 SHORTEST_PAST_DAYS = 30  # history that the first observation looks back on
+SEASONS_SEEN_DAYS = 540  # with less history a season cannot be told from a trend
 
 
 @dataclass(frozen=True)
 class WindowPlan:
     """Which `as_of` days are used for what; all are first days of a label window that ends before `serving`.
 
-    learning: every day with observations, ascending. stopping: where early stopping looks. selection: where the
-    winner is chosen. report: where it is reported, later than any day that chose it.
+    learning: every day with observations, ascending. Three blocks of judged days follow each other: on those of
+    `calibration` it is learned what predictions are wrong by, on `selection` the winner is chosen, on `report` it is
+    reported; a model that is judged on a block has learned from what had ended before the block began.
     """
 
     serving: date
     learning: tuple[date, ...]
-    stopping: date
+    calibration: tuple[date, ...]
     selection: tuple[date, ...]
     report: tuple[date, ...]
 
     @property
+    def blocks(self) -> tuple[tuple[date, ...], ...]:
+        """Calibration, selection, report, in the order of time."""
+        return self.calibration, self.selection, self.report
+
+    @property
     def origins(self) -> tuple[date, ...]:
-        """Selection and report days, ascending."""
-        return tuple(sorted((*self.selection, *self.report)))
+        """All judged days, ascending."""
+        return tuple(sorted(day for block in self.blocks for day in block))
+
+    def before(self, block: Sequence[date]) -> tuple[date, ...]:
+        """The judged days of all earlier blocks: what may be learned from them for this one."""
+        return tuple(day for day in self.origins if day < min(block))
 
 
 def plan_windows(
-    first_day: date, serving: date, *, spacing_days: int, most_days: int, n_selection: int, n_report: int
+    first_day: date,
+    serving: date,
+    *,
+    spacing_days: int,
+    most_days: int,
+    n_calibration: int,
+    n_selection: int,
+    n_report: int,
 ) -> WindowPlan:
-    """Lays the windows backwards from the last day whose label window has ended: report, selection, stopping.
+    """Lays the windows backwards from the last day whose label window has ended: report, selection, calibration.
 
-    Shorter histories get fewer selection and report windows, but at least one each.
-    Raises NotEnoughHistory when not even that fits.
+    Shorter histories get fewer windows per block, but at least one each: what there is goes in turn to report,
+    selection and calibration. Raises NotEnoughHistory when not even that fits.
     """
     horizon = timedelta(days=HORIZON_DAYS)
     latest, earliest = serving - horizon, first_day + timedelta(days=SHORTEST_PAST_DAYS)
     n_fitting = (latest - earliest) // horizon + 1
-    needed = 4  # to learn from, to stop at, to select on, to report on
+    needed = 4  # to learn from, to calibrate on, to select on, to report on
     if n_fitting < needed:
         least = SHORTEST_PAST_DAYS + needed * HORIZON_DAYS
         raise NotEnoughHistory(
             f"The history before {serving} begins on {first_day}: {(serving - first_day).days} days; training and judging "
             f"models on separate windows of {HORIZON_DAYS} days needs at least {least}. Bring older transactions."
         )
+    sizes, wanted = [1, 1, 1], [n_report, n_selection, n_calibration]
     spare = n_fitting - needed
-    n_report = 1 + min(n_report - 1, (spare + 1) // 2)
-    n_selection = 1 + min(n_selection - 1, n_fitting - 3 - n_report)
+    while spare and sizes != wanted:
+        block = max(range(3), key=lambda each: (wanted[each] - sizes[each], -each))
+        sizes[block] += 1
+        spare -= 1
     days = [latest - horizon * step for step in range(n_fitting)]
-    stopping_at = n_report + n_selection
+    ends = np.cumsum(sizes).tolist()
     learning = {latest - timedelta(days=spacing_days * step) for step in range(most_days)}
-    learning = {day for day in learning if day >= earliest} | set(days[: stopping_at + 2])
-    return WindowPlan(
-        serving=serving,
-        learning=tuple(sorted(learning)),
-        stopping=days[stopping_at],
-        selection=tuple(sorted(days[n_report:stopping_at])),
-        report=tuple(sorted(days[:n_report])),
+    learning = {day for day in learning if day >= earliest} | set(days[: ends[2] + 1])
+    report, selection, calibration = (
+        tuple(sorted(days[begin:end])) for begin, end in zip([0, *ends[:2]], ends, strict=True)
     )
+    return WindowPlan(serving, tuple(sorted(learning)), calibration, selection, report)
 
 
 @dataclass(frozen=True)
@@ -129,3 +148,32 @@ def build_observations(
         spend={name: rows.other[f"label_{name}"] for name in columns},
         bought=(rows.other["transactions"] > 0).astype(np.float64),
     )
+
+
+def sample_customers(
+    engine: Backend, purchases: ir.Table, customers: ir.Table, most: int, seed: int
+) -> tuple[ir.Table, ir.Table]:
+    """Purchases and customers of at most `most` buyers, drawn by the seed; the tables as they are where there are no more."""
+    buyers = purchases.filter(purchases.spend_units > 0).select("customer_id").distinct()
+    ids = np.sort(engine.to_pyarrow(buyers)["customer_id"].to_numpy(zero_copy_only=False).astype(str))
+    if len(ids) <= most:
+        return purchases, customers
+    drawn = np.sort(np.random.default_rng(seed).choice(ids, most, replace=False))
+    chosen = engine.create_table(
+        ibis.util.gen_name("chosen"), ibis.memtable({"customer_id": drawn.tolist()}), temp=True
+    )
+    return purchases.semi_join(chosen, "customer_id"), customers.semi_join(chosen, "customer_id")
+
+
+def unused_features(first_day: date, plan: WindowPlan) -> tuple[str, ...]:
+    """The features that models must not learn from in a shop this young: those of the calendar."""
+    return CALENDAR_FEATURES if (plan.serving - first_day).days < SEASONS_SEEN_DAYS else ()
+
+
+def without(observations: Observations, names: Sequence[str]) -> Observations:
+    """The same rows with these features missing everywhere, so that no model can learn from them."""
+    if not names:
+        return observations
+    features = observations.features.copy()
+    features[:, [observations.names.index(name) for name in names]] = np.nan
+    return replace(observations, features=features)

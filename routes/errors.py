@@ -41,6 +41,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     pipeline.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.DataError: HTTPStatus.CONFLICT,
     pipeline.LabelOverlap: HTTPStatus.INTERNAL_SERVER_ERROR,
+    pipeline.FeatureLeak: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """An error has the status of the nearest of its classes that is here."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_pipeline.bundle import ServingPair, member_name, seal_bundle, staged_folder, versions_dir, write_pointer
+from ml_pipeline.bundle import ServingPair, seal_bundle, staged_folder, versions_dir, write_pointer
+from ml_pipeline.candidates import member_name
 from ml_pipeline.features import feature_names
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
 
@@ -55,7 +56,7 @@ def write_toy_pair(
                 "trained_on": {"as_of": as_of.isoformat(), "observations": 10, "customers": n, "seed": seed},
                 "libraries": {},
                 "members": {},
-                "serving": {name: {"kind": "rule", "name": "zero"} for name in money_columns(targets)},
+                "serving": {name: {"kind": "rule", "name": "zero", "formula": {"kind": "rule", "name": "zero", "mean": 0.0}, "cap": 1.0} for name in money_columns(targets)},
                 "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
             },
         )

@@ -1,0 +1,174 @@
+"""Which models are fitted for a target, and which candidates are made of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ml_pipeline.calibration import LevelCalibration, ProbabilityCalibration
+from ml_pipeline.formulas import (
+    Formula,
+    blend_formula,
+    hurdle_formula,
+    member_formula,
+    share_formula,
+)
+from ml_pipeline.learners import (
+    AMOUNT,
+    MONEY,
+    BgNbdLearner,
+    ForestLearner,
+    GradientBoostingLearner,
+    LassoLearner,
+    Learner,
+    LightGBMAmountLearner,
+    LightGBMAmountOverUsualLearner,
+    LightGBMLearner,
+    LightGBMLogAmountLearner,
+    LightGBMPurchaseLearner,
+    LightGBMRateLearner,
+    LightGBMSquaredLearner,
+    LinearRegressionLearner,
+    XGBoostLearner,
+    XGBoostRateLearner,
+    XGBoostSquaredLearner,
+)
+from ml_pipeline.schema import OTHER_TARGET, TOTAL_TARGET
+
+RULE, MODEL, BLEND = "rule", "model", "blend"
+
+PURCHASE = LightGBMPurchaseLearner()
+FOREST, XGBOOST, LIGHTGBM = ForestLearner(), XGBoostLearner(), LightGBMLearner()
+AMOUNTS, USUAL_AMOUNTS, LOG_AMOUNTS = (
+    LightGBMAmountLearner(),
+    LightGBMAmountOverUsualLearner(),
+    LightGBMLogAmountLearner(),
+)
+RATE = LightGBMRateLearner()
+
+OF_EVERY_TARGET: tuple[Learner, ...] = (FOREST, XGBOOST, LIGHTGBM)
+OF_THE_TOTAL: tuple[Learner, ...] = (*OF_EVERY_TARGET, RATE, AMOUNTS, USUAL_AMOUNTS, LOG_AMOUNTS)
+COMPARED: tuple[Learner, ...] = (
+    LinearRegressionLearner(),
+    LassoLearner(),
+    BgNbdLearner(),
+    GradientBoostingLearner(),
+    XGBoostSquaredLearner(),
+    LightGBMSquaredLearner(),
+    XGBoostRateLearner(),
+)
+"""What a sceptic would try; they take part in the contest for the total where time allows."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a formula's numbers come from: rows whose windows have ended, and windows that were predicted before.
+
+    mean: of the target over these rows; total_mean: of the total; shop_share: the target's part of all spend.
+    calibration and levels (by member): None where no window was predicted before.
+    """
+
+    mean: float
+    total_mean: float
+    shop_share: float
+    calibration: ProbabilityCalibration | None
+    levels: Mapping[str, LevelCalibration | None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One candidate of a target: its name, the learners whose members it needs, and its formula."""
+
+    name: str
+    kind: str
+    needs: tuple[Learner, ...]
+    formula: Callable[[Learned], Formula]
+
+
+def learners_of(target: str, thorough: bool) -> tuple[Learner, ...]:
+    """What is fitted for a target besides the purchase classifier; nothing for what is left beside the named ones."""
+    if target == OTHER_TARGET:
+        return ()
+    if target == TOTAL_TARGET:
+        return (*(COMPARED if thorough else ()), *OF_THE_TOTAL)
+    return (*OF_EVERY_TARGET, RATE) if thorough else OF_EVERY_TARGET
+
+
+def recipes_of(target: str, thorough: bool) -> tuple[Recipe, ...]:
+    """Every model and blend that takes part in the contest for a target, the plain models first."""
+    plain = tuple(_plain(learner, target) for learner in learners_of(target, thorough) if learner.kind == MONEY)
+    if target == TOTAL_TARGET:
+        return (*plain, *_hurdles(), *_blends_of_the_total())
+    share = Recipe("share_of_total", BLEND, (), lambda learned: share_formula(learned.total_mean, learned.shop_share))
+    if target == OTHER_TARGET:
+        return (share,)
+    own = (LIGHTGBM, XGBOOST, *((RATE,) if thorough else ()))
+    return (*plain, share, *(_with_share(learner, target) for learner in own))
+
+
+def member_name(learner: str, target: str) -> str:
+    """The documented name of a money model: `xgboost_total_spend`, `lightgbm_grocery`."""
+    return f"{learner}_{TOTAL_TARGET}_spend" if target == TOTAL_TARGET else f"{learner}_{target}"
+
+
+def name_of(learner: Learner, target: str) -> str:
+    """The member's name in a bundle; there is one purchase classifier."""
+    return learner.name if learner.name == PURCHASE.name else member_name(learner.name, target)
+
+
+def _plain(learner: Learner, target: str) -> Recipe:
+    return Recipe(learner.name, MODEL, (learner,), lambda learned: member_formula(name_of(learner, target)))
+
+
+def _with_share(learner: Learner, target: str) -> Recipe:
+    def formula(learned: Learned) -> Formula:
+        share = share_formula(learned.total_mean, learned.shop_share)
+        return blend_formula("arithmetic", [member_formula(name_of(learner, target)), share])
+
+    return Recipe(f"{learner.name} + share_of_total", BLEND, (learner,), formula)
+
+
+def _hurdle(name: str, amounts: Sequence[Learner], calibrated: bool) -> Recipe:
+    def formula(learned: Learned) -> Formula:
+        def amount(learner: Learner) -> tuple[str, LevelCalibration | None]:
+            member = name_of(learner, TOTAL_TARGET)
+            return member, learned.levels.get(member) if learner is LOG_AMOUNTS else None
+
+        return hurdle_formula(
+            PURCHASE.name, [amount(learner) for learner in amounts], learned.calibration if calibrated else None
+        )
+
+    assert all(learner.kind == AMOUNT for learner in amounts)
+    return Recipe(name, BLEND, (PURCHASE, *amounts), formula)
+
+
+def _hurdles() -> tuple[Recipe, ...]:
+    gamma, log = (AMOUNTS, USUAL_AMOUNTS), (LOG_AMOUNTS,)
+    return (
+        _hurdle("hurdle", gamma, calibrated=False),
+        _hurdle("calibrated_hurdle", gamma, calibrated=True),
+        _hurdle("log_hurdle", log, calibrated=False),
+        _hurdle("calibrated_log_hurdle", log, calibrated=True),
+    )
+
+
+def _blends_of_the_total() -> tuple[Recipe, ...]:
+    hurdle, calibrated, log, calibrated_log = _hurdles()
+    rate, tweedie = (_plain(learner, TOTAL_TARGET) for learner in (RATE, LIGHTGBM))
+    return tuple(
+        _blend(parts)
+        for parts in (
+            (hurdle, rate),
+            (hurdle, log),
+            (hurdle, tweedie),
+            (calibrated, rate),
+            (calibrated, calibrated_log),
+            (calibrated, calibrated_log, rate),
+        )
+    )
+
+
+def _blend(parts: Sequence[Recipe]) -> Recipe:
+    def formula(learned: Learned) -> Formula:
+        return blend_formula("geometric", [part.formula(learned) for part in parts])
+
+    needs = dict.fromkeys(learner for part in parts for learner in part.needs)
+    return Recipe(" + ".join(part.name for part in parts), BLEND, tuple(needs), formula)

@@ -1,0 +1,159 @@
+"""How a served number is made of members, rules and past errors: small trees, the same in backtest and in serving.
+
+A formula is evaluated over what the members say for n customers. It is plain JSON in a bundle's metadata, so what serves
+can be read there:
+
+- rule: a simple rule over the history (`rules`).
+- member: a money model's own number.
+- hurdle: probability of buying, calibrated or as it is, times the geometric mean of amounts given a purchase, these
+  corrected by level or as they are.
+- share: the customer's usual share of a target, pulled to the shop's, times the total that is served.
+- blend: the geometric or arithmetic mean of other formulas.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_pipeline.calibration import AS_IT_IS, LevelCalibration, ProbabilityCalibration
+from ml_pipeline.errors import BundleMismatch
+from ml_pipeline.features import decayed_rate_name
+from ml_pipeline.members import Matrix
+from ml_pipeline.rules import RULE_BY_NAME, spend_history
+from ml_pipeline.schema import OTHER_TARGET
+
+FloatArray = npt.NDArray[np.float64]
+Formula = Mapping[str, Any]
+
+SHARE_DAYS = 120
+SHARE_PULL = 0.5  # of a mean customer's spend counts as bought in the shop's usual mix
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a formula may look at, for n customers: their features (n, F), each member's own number (n,), and the total
+    that is served (n,), once it is known."""
+
+    features: Matrix
+    names: Sequence[str]
+    targets: Sequence[str]
+    own: Mapping[str, FloatArray]
+    total: FloatArray | None = None
+
+
+def rule_formula(name: str, mean: float) -> Formula:
+    """A simple rule; `mean` is the target's mean over the rows learned from."""
+    return {"kind": "rule", "name": name, "mean": mean}
+
+
+def member_formula(name: str) -> Formula:
+    """A member's own number."""
+    return {"kind": "member", "name": name}
+
+
+def hurdle_formula(
+    purchase: str, amounts: Sequence[tuple[str, LevelCalibration | None]], calibration: ProbabilityCalibration | None
+) -> Formula:
+    """Probability × amount; each amount is a member's name and its correction by level."""
+    return {
+        "kind": "hurdle",
+        "purchase": purchase,
+        "calibration": calibration.as_json() if calibration else None,
+        "amounts": [{"name": name, "levels": levels.as_json() if levels else None} for name, levels in amounts],
+    }
+
+
+def share_formula(mean: float, shop_share: float) -> Formula:
+    """The customer's usual share of the served total; mean: of the total over the rows learned from."""
+    return {"kind": "share", "pull": SHARE_PULL * mean, "shop_share": shop_share}
+
+
+def blend_formula(mean: str, parts: Sequence[Formula]) -> Formula:
+    """The `geometric` or `arithmetic` mean of formulas."""
+    return {"kind": "blend", "mean": mean, "parts": list(parts)}
+
+
+def members_of(formula: Formula) -> tuple[str, ...]:
+    """The names of all members that a formula needs, each once."""
+    match formula["kind"]:
+        case "member":
+            found = [formula["name"]]
+        case "hurdle":
+            found = [formula["purchase"], *(amount["name"] for amount in formula["amounts"])]
+        case "blend":
+            found = [name for part in formula["parts"] for name in members_of(part)]
+        case _:
+            found = []
+    return tuple(dict.fromkeys(found))
+
+
+def evaluate(formula: Formula, known: Known, target: str) -> FloatArray:
+    """Predicted money (n,) of `target`, ≥ 0. Raises BundleMismatch for a kind that this code does not know."""
+    match formula["kind"]:
+        case "rule":
+            history = spend_history(known.features, known.names, known.targets, target)
+            predicted = RULE_BY_NAME[formula["name"]].predict(history, formula["mean"])
+        case "member":
+            predicted = known.own[formula["name"]]
+        case "hurdle":
+            predicted = _hurdle(formula, known)
+        case "share":
+            predicted = _share(formula, known, target)
+        case "blend":
+            parts = [evaluate(part, known, target) for part in formula["parts"]]
+            predicted = geometric_mean(parts) if formula["mean"] == "geometric" else np.mean(parts, axis=0)
+        case unknown:
+            raise BundleMismatch(
+                f"The bundle serves {target} by {unknown!r}, which this code does not know: train again."
+            )
+    return np.maximum(predicted, 0.0)
+
+
+def calibrated_probability(raw: FloatArray, calibration: Mapping[str, float] | None) -> FloatArray:
+    """Probability of buying (n,) from the classifier's own number."""
+    return (ProbabilityCalibration.from_json(calibration) if calibration else AS_IT_IS).apply(raw)
+
+
+def geometric_mean(parts: Sequence[FloatArray]) -> FloatArray:
+    """Of numbers ≥ 0, (n,) each; 0 where one of them is 0. One part alone stays bit for bit."""
+    if len(parts) == 1:
+        return parts[0]
+    product = parts[0].copy()
+    for part in parts[1:]:
+        product = product * part
+    return np.power(product, 1 / len(parts))
+
+
+def personal_share(known: Known, target: str, pull: float, shop_share: float) -> FloatArray:
+    """(rate of the target + pull × shop's share) / (rate of all + pull), from exponentially weighted rates; in [0, 1]."""
+    position = {name: index for index, name in enumerate(known.names)}
+
+    def rate(each: str | None) -> FloatArray:
+        column = known.features[:, position[decayed_rate_name(SHARE_DAYS, each)]]
+        return np.maximum(np.nan_to_num(column.astype(np.float64), nan=0.0), 0.0)
+
+    total = rate(None)
+    if target == OTHER_TARGET:
+        own = np.maximum(total - sum((rate(each) for each in known.targets), start=np.zeros(len(total))), 0.0)
+    else:
+        own = np.minimum(rate(target), total)
+    weight = total + pull
+    return np.where(weight > 0, (own + pull * shop_share) / np.where(weight > 0, weight, 1.0), shop_share)
+
+
+def _hurdle(formula: Formula, known: Known) -> FloatArray:
+    amounts = []
+    for amount in formula["amounts"]:
+        own = np.maximum(known.own[amount["name"]], 0.0)
+        levels = amount["levels"]
+        amounts.append(LevelCalibration.from_json(levels).apply(own) if levels else own)
+    return calibrated_probability(known.own[formula["purchase"]], formula["calibration"]) * geometric_mean(amounts)
+
+
+def _share(formula: Formula, known: Known, target: str) -> FloatArray:
+    if known.total is None:
+        raise ValueError(f"The share of {target} was asked for before the total was known.")
+    return personal_share(known, target, formula["pull"], formula["shop_share"]) * known.total
