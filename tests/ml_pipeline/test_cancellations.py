@@ -6,11 +6,13 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import ibis
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_pipeline.cancellations import find_cancellations, with_cancellations
+from ml_pipeline.cancellations import CANCELLATION_COLUMNS, find_cancellations, with_cancellations
 from ml_pipeline.engine import open_engine
+from ml_pipeline.explore import explore_dataset
 from ml_pipeline.features import build_features, feature_names, read_matrix
 from ml_pipeline.history import HistoryFeatures
 from ml_pipeline.targets import build_targets
@@ -37,7 +39,7 @@ def engine():
 
 def matched(engine, rows: list[Row]) -> list[Row]:
     """The rows with what is found of cancellations among them, in their order."""
-    numbered = purchases_table(rows).drop(["cancelled_on", "cancelled_units"])
+    numbered = purchases_table(rows).drop(CANCELLATION_COLUMNS)
     lines = ibis.memtable(numbered.append_column("number", pa.array(range(len(rows)), pa.int64())))
     found = engine.to_pyarrow(with_cancellations(lines, find_cancellations(lines))).sort_by("number")
     return found.drop("number").to_pylist()
@@ -101,6 +103,29 @@ def slow_cancelled_on(rows: list[Row]) -> list[date | None]:
                     cancelled[number] = day
                 with_customer, back = [], 0
     return cancelled
+
+
+def slowly_matched(rows: list[Row]) -> list[Row]:
+    """The rows (of gross mode) as the slow loop matches them."""
+    days = slow_cancelled_on(rows)
+    return [
+        row | {"cancelled_on": day, "cancelled_units": row["spend_units"] if day else 0}
+        for row, day in zip(rows, days, strict=True)
+    ]
+
+
+def tied_rows(seed: int) -> list[Row]:
+    """Sales and returns on few days, most alike in everything but the product, the customer or the day."""
+    chance = random.Random(seed)
+    return [
+        chance.choice((sold, sold, given_back))(
+            chance.choice((5, 30, 31, 90, 130)),
+            money=chance.choice((2, 2, 2, 3)),
+            customer_id=f"C{chance.randrange(30)}",
+            product_id=chance.choice((None, "P1", "P2", "P3", "P4", "P5", "P6")),
+        )
+        for _ in range(1_200)
+    ]
 
 
 # ---- which lines match
@@ -167,6 +192,33 @@ def test_random_shops_match_as_the_slow_loop_does(engine):
     found = [row["cancelled_on"] for row in matched(engine, rows)]
     assert found == slow_cancelled_on(rows)
     assert len([day for day in found if day]) > 50
+
+
+def test_a_line_is_not_taken_for_one_that_differs_in_the_product_alone(engine):
+    twins = [sold(50), sold(50, product_id="P2"), sold(50, product_id=None)]
+    assert cancelled_ago(engine, *twins, given_back(20)) == [20, None, None]
+    assert cancelled_ago(engine, *twins, given_back(20), given_back(10, product_id="P2")) == [20, 10, None]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tied_lines_stay_as_many_as_they_are_however_often_they_are_matched(threads):
+    rows = tied_rows(11)
+    engine = open_engine(threads=threads)
+    known = slowly_matched(rows)
+    assert len([row for row in known if row["cancelled_on"]]) > 100
+    for _ in range(3):
+        assert matched(engine, rows) == known
+
+
+def test_what_is_matched_does_not_depend_on_whether_the_matches_were_stored_before(engine):
+    rows = tied_rows(12)
+    lines = engine.create_table("tied_lines", purchases_table(rows).drop(CANCELLATION_COLUMNS), temp=True)
+    found = find_cancellations(lines)
+    stored = engine.create_table("tied_matches", found, temp=True)
+    at_once, later = (engine.to_pyarrow(with_cancellations(lines, matches)) for matches in (found, stored))
+    in_order = [(name, "ascending") for name in ("transaction_id", "day")]
+    assert at_once.sort_by(in_order) == later.sort_by(in_order)
+    assert at_once.num_rows == len(rows)
 
 
 def test_a_match_rests_on_no_later_row(engine):
@@ -253,48 +305,68 @@ def test_features_do_not_change_when_everything_on_and_after_the_day_is_deleted(
 def test_a_raw_history_finds_the_same_cancellations(engine):
     rows = shop_with_cancellations(10)
     known, customers = purchases_table(matched(engine, rows)), customers_table({})
+    assert_raw_history_equals(engine, rows, known, customers)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_raw_history_of_tied_lines_is_described_as_the_slow_loop_matches_it(threads):
+    rows = tied_rows(13)
+    known = purchases_table(slowly_matched(rows))
+    assert_raw_history_equals(open_engine(threads=threads), rows, known, customers_table({}))
+
+
+def assert_raw_history_equals(engine, rows: list[Row], known: pa.Table, customers: pa.Table) -> None:
+    """The features of the bare rows are those of the known purchases, to the last bit, also when asked again."""
+    table = build_features(ibis.memtable(known), ibis.memtable(customers), SEVERAL_DAYS, TARGETS)
+    shop = read_matrix(engine, table, feature_names(TARGETS))
     requests = HistoryFeatures(engine, TARGETS)
-    for day in (AS_OF, SEVERAL_DAYS[2]):
-        table = build_features(ibis.memtable(known), ibis.memtable(customers), [day], TARGETS)
-        shop = read_matrix(engine, table, feature_names(TARGETS))
+    for day in (AS_OF, SEVERAL_DAYS[2], SEVERAL_DAYS[4], AS_OF):
         raw = requests.read(purchases_table(rows), customers, day)
-        assert raw.customer_id.tolist() == shop.customer_id.tolist()
-        assert raw.features.tobytes() == shop.features.tobytes()
+        chosen = shop.as_of == np.datetime64(day)
+        assert chosen.sum() > 10
+        assert raw.customer_id.tolist() == shop.customer_id[chosen].tolist()
+        assert raw.features.tobytes() == shop.features[chosen].tobytes()
 
 
 # ---- labels
 
 
-@pytest.mark.parametrize(
-    ("sold_ahead", "back_ahead", "money"),
-    [(0, 0, 5), (3, 29, 5), (3, 30, 1005), (29, 29, 5), (-5, 10, 5)],
-)
-@pytest.mark.parametrize("net", [False, True])
-def test_a_window_counts_an_order_unless_it_was_cancelled_by_its_last_day(engine, sold_ahead, back_ahead, money, net):
+def labels_of(engine, rows: list[Row], *days: date) -> list[dict[str, object]]:
+    found = engine.to_pyarrow(build_targets(ibis.memtable(purchases_table(rows)), days, TARGETS))
+    return found.sort_by([("as_of", "ascending"), ("customer_id", "ascending")]).to_pylist()
+
+
+@pytest.mark.parametrize(("sold_ahead", "back_ahead"), [(0, 0), (3, 3), (3, 29), (3, 30), (29, 45)])
+def test_an_order_counts_in_its_window_whether_it_is_cancelled_within_it_or_later(engine, sold_ahead, back_ahead):
     rows = [
-        sold(-2, money=5, customer_id="C1", category="grocery"),
-        sold(-sold_ahead, money=1000),
-        given_back(-back_ahead, money=1000, net=net),
+        sold(-2, money=5, category="grocery"),
+        sold(-sold_ahead, money=1000, category="sports"),
+        given_back(-back_ahead, money=1000, category="sports"),
     ]
-    purchases = ibis.memtable(purchases_table(matched(engine, rows)))
-    (label,) = engine.to_pyarrow(build_targets(purchases, [AS_OF], TARGETS)).to_pylist()
-    below_zero = net and sold_ahead < 0  # what is given back was spent before the window: it still is subtracted
-    assert (label["total"], label["grocery"]) == (0 if below_zero else money, 5)
-    assert label["transactions"] == (2 if money > 1000 else 1)
+    known = matched(engine, rows)
+    assert known[1]["cancelled_on"] is not None
+    (label,) = labels_of(engine, known, AS_OF)
+    assert (label["total"], label["grocery"], label["sports"], label["transactions"]) == (1005, 5, 1000, 2)
 
 
-def test_a_line_of_a_transaction_can_be_cancelled_alone(engine):
-    rows = [sold(-3, money=7, transaction_id="T"), sold(-3, money=9, transaction_id="T"), given_back(-4, money=9)]
-    purchases = ibis.memtable(purchases_table(matched(engine, rows)))
-    (label,) = engine.to_pyarrow(build_targets(purchases, [AS_OF], ())).to_pylist()
-    assert (label["total"], label["transactions"]) == (7, 1)
+def test_a_cancellation_takes_nothing_out_of_a_window_after_the_order(engine):
+    rows = matched(engine, [sold(5, money=1000), sold(-2, money=5), given_back(-10, money=1000)])
+    (label,) = labels_of(engine, rows, AS_OF)
+    assert (label["total"], label["transactions"]) == (5, 1)
 
 
-def test_windows_that_overlap_each_judge_by_their_own_last_day(engine):
-    purchases = ibis.memtable(purchases_table(matched(engine, [sold(-20), given_back(-35)])))
-    days = [AS_OF, AS_OF + timedelta(days=10)]
-    labels = engine.to_pyarrow(build_targets(purchases, days, ())).sort_by("as_of").to_pylist()
-    assert [(row["total"], row["transactions"]) for row in labels] == [(10, 1), (0, 0)]
+def test_in_net_mode_a_window_subtracts_what_is_given_back_in_it_and_nothing_twice(engine):
+    rows = [sold(-2, money=5), sold(-20, money=1000), given_back(-35, money=1000, net=True)]
+    labels = labels_of(engine, matched(engine, rows), AS_OF, AS_OF + timedelta(days=10), AS_OF + timedelta(days=30))
+    assert [(row["total"], row["transactions"]) for row in labels] == [(1005, 2), (0, 1), (0, 0)]
+
+
+@pytest.mark.parametrize("net", [False, True])
+def test_labels_do_not_depend_on_whether_cancellations_are_known(engine, net):
+    rows = shop_with_cancellations(14, net=net)
+    known = matched(engine, rows)
+    assert any(row["cancelled_on"] for row in known)
+    assert labels_of(engine, known, *SEVERAL_DAYS) == labels_of(engine, rows, *SEVERAL_DAYS)
 
 
 # ---- the report
@@ -350,3 +422,12 @@ def test_the_report_counts_lines_cancelled_matched_and_ambiguous_with_their_mone
     for table in report["tables"].values():
         assert table["rows_in"] == table["kept"] + table["quarantined"]
     assert "| order_line_cancelled | 2 | 430.00 |  |" in (tmp_path / "out" / "data_report.md").read_text()
+
+
+def test_the_profile_tells_all_money_and_what_was_cancelled_and_counts_customers_without_it(tmp_path):
+    profile = explore_dataset(open_engine(threads=1), write_shop(tmp_path / "data", SHOP))
+    money = {name: profile["purchases"][name] for name in ("spend", "returned", "cancelled")}
+    assert money == {"spend": "538.00", "returned": "505.00", "cancelled": "430.00"}
+    assert [row["spend"] for row in profile["months"]] == ["538.00"]
+    counted = {row["transactions"]: row["customers"] for row in profile["transactions"]}
+    assert (counted["1"], counted["2"]) == (1, 1)
