@@ -513,9 +513,15 @@ class GradientBoostingLearner(Learner):
             tol=0.0,
             random_state=effort.seed,
         )
-        held_out = {} if validation is None else {"X_val": validation.features, "y_val": validation.labels}
+        # scikit-learn cannot bin a column without any value; a constant is not split on either
+        empty = np.isnan(training.features).all(axis=0)
+
+        def binnable(features: Matrix) -> Matrix:
+            return np.where(empty, np.float32(0), features) if empty.any() else features
+
+        held_out = {} if validation is None else {"X_val": binnable(validation.features), "y_val": validation.labels}
         with threadpool_limits(effort.threads):
-            boosting.fit(training.features, training.labels, **held_out)
+            boosting.fit(binnable(training.features), training.labels, **held_out)
         # scores are negative losses, the first of no tree at all
         rounds = boosting.n_iter_ if validation is None else max(int(np.argmax(boosting.validation_score_)), 1)
         return Fitted(BoostedTreesMember.from_sklearn(boosting, rounds), rounds)

@@ -328,3 +328,10 @@ def test_amounts_are_learned_of_buyers_alone(learner, shop):
 def test_a_feature_that_is_needed_and_not_there_is_named(shop):
     with pytest.raises(ValueError, match=RATE):
         LightGBMRateLearner().fit(shop, [f"feature_{index}" for index in range(len(NAMES))], EFFORT)
+
+
+def test_gradient_boosting_takes_a_column_without_any_value(shop):
+    features = shop.features.copy()
+    features[:, 3] = np.nan
+    member = GradientBoostingLearner().fit(Fold(features, shop.labels), NAMES, EFFORT, rounds=10).member
+    np.testing.assert_array_equal(member.predict(shop.features), member.predict(features))
