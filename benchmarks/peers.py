@@ -105,7 +105,7 @@ def tenure_days(past: pd.DataFrame, day: date, customer_ids: npt.NDArray[np.str_
     """Days from the first purchase to the day, at least 30: the rates of new customers would explode, (n,)."""
     first = past.groupby("customer_id")["day"].min()
     days = (pd.Timestamp(day) - first).dt.days
-    return np.maximum(_by_customer(days, customer_ids), SHORTEST_TENURE_DAYS)
+    return np.asarray(np.maximum(_by_customer(days, customer_ids), SHORTEST_TENURE_DAYS), dtype=np.float64)
 
 
 def _by_customer(values: "pd.Series[float]", customer_ids: npt.NDArray[np.str_]) -> FloatArray:
