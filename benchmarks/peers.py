@@ -109,7 +109,7 @@ def tenure_days(past: pd.DataFrame, day: date, customer_ids: npt.NDArray[np.str_
 
 
 def _by_customer(values: "pd.Series[float]", customer_ids: npt.NDArray[np.str_]) -> FloatArray:
-    return values.reindex(customer_ids, fill_value=0).to_numpy(np.float64)
+    return np.asarray(values.reindex(customer_ids, fill_value=0), dtype=np.float64)
 
 
 def predict_zero(question: Question) -> Answer:
