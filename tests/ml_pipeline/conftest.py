@@ -18,8 +18,18 @@ from ml_pipeline.sample_data import write_sample_tables
 from ml_pipeline.snapshot import Snapshot, load_snapshot
 from ml_pipeline.train import Profile, train
 
-EFFORT = Effort(learning_rate=0.2, max_rounds=60, patience=5, forest_trees=8, forest_rows=1000, threads=2)
-SMALL = Profile("small", spacing_days=30, most_days=8, n_selection=1, n_report=1, effort=EFFORT)
+EFFORT = Effort(learning_rate=0.2, max_rounds=60, patience=5, forest_trees=8, forest_rows=1000, threads=1)
+SMALL = Profile(
+    "small",
+    spacing_days=30,
+    most_days=8,
+    n_calibration=1,
+    n_selection=1,
+    n_report=1,
+    thorough=False,
+    most_observations=100_000,
+    effort=EFFORT,
+)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,15 @@ def write_toy_pair(
                 "trained_on": {"as_of": as_of.isoformat(), "observations": 10, "customers": n, "seed": seed},
                 "libraries": {},
                 "members": {},
-                "serving": {name: {"kind": "rule", "name": "zero", "formula": {"kind": "rule", "name": "zero", "mean": 0.0}, "cap": 1.0} for name in money_columns(targets)},
+                "serving": {
+                    name: {
+                        "kind": "rule",
+                        "name": "zero",
+                        "formula": {"kind": "rule", "name": "zero", "mean": 0.0},
+                        "cap": 1.0,
+                    }
+                    for name in money_columns(targets)
+                },
                 "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
             },
         )
