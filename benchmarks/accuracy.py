@@ -36,6 +36,7 @@ from benchmarks.public_data import (
     window_at,
 )
 from benchmarks.scores import Answer, Outcome, bootstrap_sd, mean_scores, score
+from ml_pipeline.errors import PipelineError
 
 PAGE = ROOT / "docs" / "accuracy.md"
 OURS = "ours"
@@ -122,7 +123,10 @@ def _with_peers(so_far: DataSetReport, options: argparse.Namespace) -> DataSetRe
         if peer.missing:
             absent.append(f"{peer.title}: not installed ({', '.join(peer.missing)})")
             continue
-        rows.append(_peer_row(peer, so_far, questions, options.work))
+        try:
+            rows.append(_peer_row(peer, so_far, questions, options.work))
+        except PipelineError as error:  # of our own module on data that its model does not fit
+            absent.append(f"{peer.title}: {type(error).__name__}: {error}")
     return replace(so_far, peers=rows, absent=absent)
 
 

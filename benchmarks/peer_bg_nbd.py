@@ -7,6 +7,7 @@ Hardie 2013). All of them in days. Expected spend of the next 30 days is expecte
 
 import importlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from benchmarks.peers import Peer, Question
 from benchmarks.public_data import HORIZON_DAYS, FloatArray
 from benchmarks.scores import Answer
 from ml_pipeline import btyd
+from ml_pipeline.errors import NoConvergence, UnboundedMean
 
 SOURCES = ("peer_bg_nbd.py",)
 PENALTY = 0.001
@@ -86,16 +88,23 @@ def _answer(purchases: Any, worth: Any, probability: FloatArray) -> Answer:
 
 
 def predict_with_own_module(question: Question) -> Answer:
-    """`ml_pipeline.btyd`: the same models by our own likelihoods, without penalty."""
+    """`ml_pipeline.btyd`: the same models by our own likelihoods; a small ridge only where there is no maximum without."""
     summary = summarise(question)
     again = summary.x > 0
     history = (summary.x, summary.t_x, summary.T)
-    model = btyd.fit_bg_nbd(*history)
-    value = btyd.fit_gamma_gamma(summary.x[again], summary.m[again])
+    model = _with_ridge_if_needed(btyd.fit_bg_nbd, *history)
+    value = _with_ridge_if_needed(btyd.fit_gamma_gamma, summary.x[again], summary.m[again])
     purchases = model.expected_purchases(*history, HORIZON_DAYS)
     alive = model.probability_alive(*history)
     probability = probability_of_buying(alive, model.r, model.alpha, summary)
     return _answer(purchases, value.expected_value(summary.x, summary.m), probability)
+
+
+def _with_ridge_if_needed(fit: Callable[..., Any], *columns: FloatArray) -> Any:
+    try:
+        return fit(*columns)
+    except (NoConvergence, UnboundedMean):
+        return fit(*columns, ridge=PENALTY)
 
 
 def predict_with_pymc_marketing(question: Question) -> Answer:
