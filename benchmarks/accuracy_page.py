@@ -25,6 +25,7 @@ TITLES = {
 }
 TOTAL_COLUMNS = ("capped_r2", "d2", "normalised_gini", "decile_mape", "bias", "mae", "rmse", "auc", "brier")
 TARGET_COLUMNS = ("r2", "capped_r2", "d2", "normalised_gini", "decile_mape", "bias")
+TOO_LONG = 1e6
 DIGITS = {"bias": 2, "mae": 2, "rmse": 2, "brier": 4}
 LIBRARIES = (
     "numpy",
@@ -197,7 +198,9 @@ def cells(scores: Scores, metrics: Sequence[str]) -> list[str]:
 
 def cell(value: float | None, digits: int) -> str:
     """A number, or nothing where it is not defined."""
-    return "" if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return ""
+    return f"{value:.0e}" if abs(value) >= TOO_LONG else f"{value:.{digits}f}"
 
 
 def yes(value: bool) -> str:
