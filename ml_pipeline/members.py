@@ -7,6 +7,7 @@ libraries are imported when first used, never at import: a booster loaded before
 """
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -91,7 +92,7 @@ class LightGBMMember(Member):
 
     def save(self, path: Path) -> None:
         """As LightGBM text with the feature names inside."""
-        self._booster.save_model(str(path))
+        path.write_text(_lightgbm_text(self._booster), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -179,7 +180,7 @@ class LightGBMRateMember(RateMember):
         return _lightgbm_values(self._booster, features, threads, raw=True)
 
     def _text(self) -> str:
-        return str(self._booster.model_to_string())
+        return _lightgbm_text(self._booster)
 
     @staticmethod
     def _booster_of(text: str) -> Any:
@@ -227,7 +228,7 @@ class LogAmountMember(Member):
 
     def save(self, path: Path) -> None:
         """As JSON with the booster's text inside."""
-        text = self._booster.model_to_string()
+        text = _lightgbm_text(self._booster)
         _write_json(path, {"smearing": self._smearing, "scale": self._scale, "booster": text})
 
     @classmethod
@@ -235,6 +236,11 @@ class LogAmountMember(Member):
         """From that JSON."""
         content = _read_json(path)
         return cls(content["smearing"], content["scale"], _lightgbm_of(content["booster"]))
+
+
+def _lightgbm_text(booster: Any) -> str:
+    """LightGBM's own text, without the number of threads: they change no tree, and must not change a bundle's name."""
+    return re.sub(r"^\[num_threads: \d+\]$", "[num_threads: 0]", booster.model_to_string(), flags=re.MULTILINE)
 
 
 def _lightgbm_of(text: str) -> Any:

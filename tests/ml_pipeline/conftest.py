@@ -28,6 +28,7 @@ SMALL = Profile(
     n_report=1,
     thorough=False,
     most_observations=100_000,
+    n_trials=0,
     effort=EFFORT,
 )
 

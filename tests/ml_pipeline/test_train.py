@@ -2,17 +2,29 @@ import json
 import re
 import shutil
 import threading
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 
+import ibis
+import lightgbm
 import numpy as np
 import pytest
+import xgboost
 
+from ml_pipeline import features
 from ml_pipeline.bundle import digests_below, load_metadata, read_pointer, versions_dir
-from ml_pipeline.features import feature_names
+from ml_pipeline.engine import open_engine
+from ml_pipeline.errors import FeatureLeak
+from ml_pipeline.features import CALENDAR_FEATURES, feature_names
+from ml_pipeline.formulas import members_of
 from ml_pipeline.model_card import write_model_card
-from ml_pipeline.snapshot import SEGMENTS, money_columns
-from ml_pipeline.train import net_floor, never_bought_prior, promote
+from ml_pipeline.prepare import prepare_dataset
+from ml_pipeline.progress import Progress
+from ml_pipeline.sample_ceiling import find_sample_truth
+from ml_pipeline.snapshot import SEGMENTS, load_snapshot, money_columns
+from ml_pipeline.train import net_floor, never_bought_prior, promote, train
 from ml_pipeline.turns import taking_turns
+from tests.ml_pipeline.conftest import SMALL
 from tests.ml_pipeline.small_shop import prepare_shop, write_shop
 from tests.ml_pipeline.toy_models import write_toy_pair
 
@@ -24,8 +36,9 @@ def test_twelve_models_are_trained_and_the_metadata_lists_the_inputs_in_order(tr
     expected = {
         f"{library}_{name}" for library in LEARNERS for name in ("total_spend", "electronics", "grocery", "sports")
     }
-    assert expected < set(members)
-    assert set(members) - expected == {"lightgbm_purchase"}
+    serving = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content["serving"]
+    needed = {name for served in serving.values() for name in members_of(served["formula"])}
+    assert set(members) == expected | needed | {"lightgbm_purchase"}
     enhanced = json.loads((trained_shop.models / "model_metadata_enhanced.json").read_text())
     assert tuple(enhanced["features"]) == feature_names(("electronics", "grocery", "sports"))
 
@@ -45,29 +58,24 @@ def test_the_documented_files_stand_at_their_names(trained_shop, name):
 
 
 @pytest.mark.parametrize("target", ["total_spend", "electronics", "grocery", "sports"])
-def test_plain_xgboost_and_the_metadata_give_the_number_that_is_reported_as_raw(trained_shop, target):
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_every_documented_booster_alone_gives_the_number_that_is_reported_as_its_own(trained_shop, library, target):
     """The integrator's snippet: nothing of ours but the files."""
-    import xgboost
-
     metadata = json.loads((trained_shop.models / "model_metadata_enhanced.json").read_text())
-    booster = xgboost.Booster(model_file=trained_shop.models / f"xgboost_{target}.json")
+    path = trained_shop.models / metadata["models"][f"{library}_{target}"]["file"]
     rows = np.flatnonzero(~np.isnan(trained_shop.snapshot.features(range(400))).all(axis=1))[:100]
     inputs = trained_shop.snapshot.features(rows)
-    plain = booster.predict(xgboost.DMatrix(inputs, feature_names=metadata["features"], missing=np.nan))
-    reported = trained_shop.snapshot.raw(rows)[f"xgboost_{target}"]
+    if library == "xgboost":
+        frame = xgboost.DMatrix(inputs, feature_names=metadata["features"], missing=np.nan)
+        plain = xgboost.Booster(model_file=path).predict(frame)
+    else:
+        booster = lightgbm.Booster(model_file=str(path))
+        assert booster.feature_name() == metadata["features"]
+        plain = booster.predict(inputs)
+    reported = trained_shop.snapshot.raw(rows)[f"{library}_{target}"]
     assert len(rows) == 100
     np.testing.assert_allclose(plain, reported, rtol=1e-6)
     assert plain.mean() > 1  # money, not a log or a rate
-
-
-def test_plain_lightgbm_gives_the_number_that_is_reported_as_raw(trained_shop):
-    import lightgbm
-
-    booster = lightgbm.Booster(model_file=str(trained_shop.models / "lightgbm_total_spend.txt"))
-    inputs = trained_shop.snapshot.features(range(400))
-    rows = ~np.isnan(inputs).all(axis=1)
-    reported = trained_shop.snapshot.raw(range(400))["lightgbm_total_spend"]
-    np.testing.assert_allclose(booster.predict(inputs[rows]), reported[rows], rtol=1e-9)
 
 
 def test_the_pointer_names_the_pair_and_the_bundle_is_what_was_sealed(trained_shop):
@@ -154,7 +162,11 @@ def test_the_card_shows_every_candidate_of_every_target_beside_the_rules(trained
     card = (trained_shop.models / "MODEL_CARD.md").read_text()
     for target in money_columns(trained_shop.snapshot.targets):
         table = card.split(f"## {target}: every customer")[1].split("\n## ")[0]
-        assert table.index("last 90 days ÷ 3") < (table.index("xgboost") if target != "other" else len(table))
+        assert table.index("last 90 days ÷ 3") < table.index("share of total" if target == "other" else "xgboost")
+        for candidate in trained_shop.report["targets"][target]["candidates"]:
+            if candidate["kind"] != "rule":
+                assert re.search(rf"^\| {re.escape(candidate['name'].replace('_', ' '))}( ← serves)? \|", table, re.M)
+        assert table.count("← serves") == 1
     assert re.search(r"Trained as of \d{4}-\d\d-\d\d", card)
     assert not re.search(r"\bnan\b|\bNone\b", card)
 
@@ -212,15 +224,228 @@ def test_nothing_personal_reaches_the_artifacts(trained_shop):
             assert b"@example" not in path.read_bytes(), path
 
 
-def test_two_runs_on_the_same_tables_give_the_same_bundle_and_snapshot(trained_shop, tmp_path):
-    from ml_pipeline.engine import open_engine
-    from ml_pipeline.prepare import prepare_dataset
-    from ml_pipeline.progress import Progress
-    from ml_pipeline.train import train
-    from tests.ml_pipeline.conftest import SMALL
+# What serves, recomputed by a data scientist
 
+
+def plain_number(folder, members, name, features):
+    """A member's own number with its library alone; nothing of ours but the files."""
+    member = members[name]
+    path = folder / member["file"]
+    match member["library"]:
+        case "lightgbm":
+            return lightgbm.Booster(model_file=str(path)).predict(features)
+        case "xgboost":
+            return xgboost.Booster(model_file=path).inplace_predict(features).astype(float)
+        case "lightgbm_rate":
+            saved = json.loads(path.read_text())
+            seen = np.nan_to_num(features[:, saved["feature_index"]].astype(float))
+            trees = lightgbm.Booster(model_str=saved["booster"]).predict(features, raw_score=True)
+            return (saved["weight"] * np.maximum(seen, 0) + saved["prior"]) * np.exp(trees)
+        case "lightgbm_log_amount":
+            saved = json.loads(path.read_text())
+            return (
+                saved["scale"]
+                * saved["smearing"]
+                * np.exp(lightgbm.Booster(model_str=saved["booster"]).predict(features))
+            )
+    raise AssertionError(f"no snippet for {member['library']}")
+
+
+def plain_calibration(p, calibration):
+    if calibration is None:
+        return np.clip(p, 0.001, 0.999)
+    p = np.clip(p, 0.001, 0.999)
+    learned = calibration["a"] * np.log(p) - calibration["b"] * np.log(1 - p) + calibration["c"]
+    logit = (1 - calibration["trust"]) * np.log(p / (1 - p)) + calibration["trust"] * learned
+    return np.clip(1 / (1 + np.exp(-logit)), 0.001, 0.999)
+
+
+def plain_formula(formula, target, number, column, targets, total):
+    """A formula of the metadata by hand; number(name): a member's, column(name): a feature's, (n,)."""
+    match formula["kind"]:
+        case "member":
+            return np.maximum(number(formula["name"]), 0)
+        case "hurdle":
+            amounts = []
+            for amount in formula["amounts"]:
+                own, levels = number(amount["name"]), amount["levels"]
+                factor = np.exp(np.interp(np.log(own), levels["middles"], np.log(levels["factors"]))) if levels else 1
+                amounts.append(own * factor)
+            probability = plain_calibration(number(formula["purchase"]), formula["calibration"])
+            return probability * np.prod(amounts, axis=0) ** (1 / len(amounts))
+        case "share":
+            rate = np.nan_to_num(column("ew_spend_rate_120d"))
+            of = {name: np.nan_to_num(column(f"ew_spend_rate_120d_{name}")) for name in targets}
+            own = np.minimum(of[target], rate) if target in of else np.maximum(rate - sum(of.values()), 0)
+            return (own + formula["pull"] * formula["shop_share"]) / (rate + formula["pull"]) * total
+        case "blend":
+            parts = [plain_formula(part, target, number, column, targets, total) for part in formula["parts"]]
+            return np.exp(np.mean(np.log(parts), axis=0)) if formula["mean"] == "geometric" else np.mean(parts, axis=0)
+        case "rule" if formula["name"] == "decayed_rate" and target == "total":
+            return np.nan_to_num(column("ew_spend_rate_120d"))
+    raise AssertionError(f"no snippet for {formula}")
+
+
+@pytest.fixture
+def recomputed(trained_shop):
+    """50 buyers: what the metadata and the members' files make of their features, and where they are in the snapshot."""
+    folder = versions_dir(trained_shop.models) / trained_shop.pair.bundle_id
+    metadata = json.loads((folder / "metadata.json").read_text())
+    everyone = trained_shop.snapshot.features(range(trained_shop.snapshot.n_customers))
+    rows = np.flatnonzero(~np.isnan(everyone).all(axis=1))[::20][:50]
+    assert len(rows) == 50
+    features = np.array(everyone[rows])
+
+    def number(name):
+        return plain_number(folder, metadata["members"], name, features)
+
+    def column(name):
+        return features[:, metadata["features"].index(name)].astype(float)
+
+    def served(target, total=None):
+        serving = metadata["serving"][target]
+        money = plain_formula(serving["formula"], target, number, column, metadata["targets"], total)
+        return np.clip(money, 0, serving["cap"])
+
+    return metadata, rows, number, served
+
+
+def test_formula_and_members_of_a_served_blend_are_enough_to_recompute_the_predicted_total(trained_shop, recomputed):
+    metadata, rows, _, served = recomputed
+    assert metadata["serving"]["total"]["kind"] == "blend"
+    answered = trained_shop.snapshot.columns(rows)["predicted_total_spend"]
+    np.testing.assert_allclose(served("total"), answered, rtol=1e-6, atol=0.0051)
+    assert len(set(answered)) > 40
+
+
+def test_the_predicted_parts_can_be_recomputed_too(trained_shop, recomputed):
+    """Each by its formula, then all scaled to the total; a cent may go to another part in rounding."""
+    metadata, rows, _, served = recomputed
+    total = served("total")
+    parts = {name: served(name, total) for name in (*metadata["targets"], "other")}
+    for name, part in parts.items():
+        answered = trained_shop.snapshot.columns(rows)[f"predicted_{name}_spend"]
+        np.testing.assert_allclose(part / sum(parts.values()) * total, answered, rtol=1e-6, atol=0.0151)
+
+
+def test_the_purchase_probability_can_be_recomputed_too(trained_shop, recomputed):
+    metadata, rows, number, _ = recomputed
+    probability = metadata["probability"]
+    answered = trained_shop.snapshot.columns(rows)["purchase_probability_30d"]
+    np.testing.assert_allclose(
+        plain_calibration(number(probability["member"]), probability["calibration"]), answered, atol=0.00006
+    )
+
+
+# What must not matter
+
+
+def test_calendar_features_of_a_short_shop_leave_no_trace_in_any_member(trained_shop):
+    """14 months cannot tell a season from a trend; the card says what was not learned from."""
+    content = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content
+    assert content["unused_features"] == list(CALENDAR_FEATURES)
+    everyone = np.array(trained_shop.snapshot.features(range(400)))
+    buyers = everyone[~np.isnan(everyone).all(axis=1)]
+    otherwise = buyers.copy()
+    columns = [content["features"].index(name) for name in CALENDAR_FEATURES]
+    assert not np.isnan(buyers[:, columns]).any()
+    otherwise[:, columns] = np.random.default_rng(0).normal(0, 100, (len(buyers), len(columns)))
+    for name, member in trained_shop.predictor.members.items():
+        np.testing.assert_array_equal(member.predict(buyers), member.predict(otherwise), err_msg=name)
+    one, other = trained_shop.predictor.predict(buyers), trained_shop.predictor.predict(otherwise)
+    np.testing.assert_array_equal(one.money, other.money)
+    np.testing.assert_array_equal(one.probability, other.probability)
+    card = (trained_shop.models / "MODEL_CARD.md").read_text()
+    assert "too short to tell a season from a trend" in card
+    assert CALENDAR_FEATURES[0] in card
+
+
+def test_the_truth_of_the_sample_moves_no_bit_of_bundle_and_snapshot_and_stands_beside_the_card(
+    trained_shop, sample_tables, tmp_path
+):
+    """The same tables once more, with other threads and the truth at hand: the same pair."""
+    truth = find_sample_truth(sample_tables, sample_tables.parent / "truth")
     engine = open_engine(tmp_path / "engine", threads=1)
     again = prepare_dataset(engine, trained_shop.tables, tmp_path / "work", progress=Progress(bars=False))
-    pair, _ = train(engine, again, tmp_path / "models", SMALL, Progress(bars=False))
+    two_threads = replace(SMALL, effort=replace(SMALL.effort, threads=2))
+    pair, _ = train(engine, again, tmp_path / "models", two_threads, Progress(bars=False), truth)
     engine.disconnect()
     assert pair == trained_shop.pair
+    folder, heading = versions_dir(tmp_path / "models") / pair.bundle_id, "## The ceiling of the sample shop"
+    assert heading in (tmp_path / "models" / "MODEL_CARD.md").read_text()
+    assert heading not in (folder / "MODEL_CARD.md").read_text()
+    assert heading not in (trained_shop.models / "MODEL_CARD.md").read_text()
+    ceiling = json.loads((folder / "ceiling.json").read_text())
+    assert ceiling["served"]["capped_r2"] < ceiling["oracle"]["capped_r2"]
+    assert ceiling["days"] == trained_shop.report["report_days"]
+
+
+# Shops of one's own
+
+
+def noise_sales(n_customers=400, n_days=260, share_a_day=0.03, seed=0):
+    """Everybody buys with the same chance every day, for amounts of the same distribution: nothing to tell apart."""
+    rng = np.random.default_rng(seed)
+    lines = ["transaction_id,customer_id,transaction_date,total_amount"]
+    for step in range(n_days):
+        day = date(2025, 1, 1) + timedelta(days=step)
+        for customer in np.flatnonzero(rng.random(n_customers) < share_a_day):
+            lines.append(f"t{len(lines)},c{customer},{day},{rng.gamma(2, 20) + 1:.2f}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """A shop of pure noise that only knows amounts, prepared."""
+    folder = tmp_path_factory.mktemp("noise")
+    shop = write_shop(folder / "data", {"store_sales_header": noise_sales()}, "[targets]\n")
+    return prepare_shop(shop, folder / "out", threads=1)
+
+
+FAST = replace(SMALL, effort=replace(SMALL.effort, max_rounds=10, forest_trees=2))
+
+
+def train_on(prepared, models, profile=SMALL, truth=None):
+    return train(prepared.purchases.get_backend(), prepared, models, profile, Progress(bars=False), truth)
+
+
+def test_on_a_shop_of_pure_noise_a_rule_serves_and_the_card_says_so(noise, tmp_path):
+    pair, report = train_on(noise, tmp_path)
+    total = report["targets"]["total"]
+    assert (total["served_kind"], total["served"]) == ("rule", "mean")
+    assert total["selection_advantage"] < 2 * total["selection_noise"]
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    assert "No model beat the best simple rule (mean of the training rows) on the selection windows" in card
+    assert "the rule serves." in card
+    assert re.search(r"^\| mean of the training rows ← serves \|", card, re.M)
+    answers = load_snapshot(tmp_path, pair.snapshot_id).columns(range(400))
+    assert len(set(answers["predicted_total_spend"])) == 1
+    assert len(set(answers["segment"])) == 1
+
+
+def test_a_feature_that_knows_the_future_stops_the_training_before_anything_is_fitted(noise, tmp_path, monkeypatch):
+    build_totals = features.build_totals
+
+    def early(purchases, *rest):
+        return build_totals(purchases.mutate(day=purchases.day - ibis.interval(days=2)), *rest)
+
+    monkeypatch.setattr(features, "build_totals", early)
+    with pytest.raises(FeatureLeak, match="every row on and after as_of was deleted"):
+        train_on(noise, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_shop_is_learned_from_by_a_sample_of_whole_customers_and_serves_all(noise, tmp_path):
+    pair, _ = train_on(noise, tmp_path, replace(FAST, most_observations=700))
+    content = load_metadata(tmp_path, pair.bundle_id).content
+    assert content["buyers"] == 400
+    assert content["trained_on"]["observations"] <= 700
+    assert content["trained_on"]["customers"] == 700 // content["trained_on"]["as_of_days"]
+    assert load_snapshot(tmp_path, pair.snapshot_id).n_customers == 400
+    assert "were drawn at random from the 400 who ever bought" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_the_truth_of_another_shop_gives_no_ceiling_but_a_warning(noise, sample_tables, tmp_path, caplog):
+    train_on(noise, tmp_path, FAST, find_sample_truth(sample_tables, sample_tables.parent / "truth"))
+    assert "no ceiling: The truth in" in caplog.text
+    assert "ceiling of the sample shop" not in (tmp_path / "MODEL_CARD.md").read_text()
