@@ -283,11 +283,11 @@ def beside_card(timings: Mapping[str, Mapping[str, float]] | None, ceiling: Mapp
             "oracle": "the expectation given the hidden truth",
         }
         rows = [[title, *(render_number(ceiling[key][name]) for name in shown)] for key, title in titles.items()]
-        reached = ceiling["served"]["capped_r2"] / ceiling["ceiling"]["capped_r2"]
+        served, best = (ceiling[key]["capped_r2"] for key in ("served", "ceiling"))
+        reached = f" What serves reaches {served / best:.1%} of the ceiling's capped R²." if served and best else ""
         sections.append(
             "## The ceiling of the sample shop\n\nThe truth that these tables were drawn from is known, so the best "
-            f"prediction that any model could make is too (total, {', '.join(ceiling['days'])}). What serves reaches "
-            f"{reached:.1%} of the ceiling's capped R².\n\n"
+            f"prediction that any model could make is too (total, {', '.join(ceiling['days'])}).{reached}\n\n"
             f"{render_table(['', *(METRIC_TITLES[name] for name in shown)], rows)}"
         )
     if timings:
