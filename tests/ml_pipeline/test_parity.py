@@ -14,7 +14,7 @@ from ml_pipeline.history import CUSTOMERS_SCHEMA, HistoryFeatures, purchases_fro
 from ml_pipeline.schema import AMOUNT_SCALE, QUANTITY_SCALE
 from ml_pipeline.training_set import build_observations
 
-N_CUSTOMERS = 200
+N_CUSTOMERS, N_ALONE = 200, 10
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +55,55 @@ def raw_histories(trained_shop):
     return histories
 
 
-def test_training_snapshot_and_raw_history_describe_a_customer_alike_to_the_last_bit(trained_shop, days, training_rows):
-    prepared = trained_shop.prepared
-    targets = prepared.config.target_names
-    histories = raw_histories(trained_shop)
-    since = trained_shop.engine.to_pyarrow(prepared.customers)
+@pytest.fixture(scope="module")
+def histories(trained_shop):
+    return raw_histories(trained_shop)
+
+
+@pytest.fixture(scope="module")
+def request_features(trained_shop):
     engine = open_engine(threads=1)
-    request = HistoryFeatures(engine, targets)
-    for day in days:
-        trained = rows_on(training_rows, day)
-        snapshot = build_features(prepared.purchases, prepared.customers, [day], targets)
-        served = rows_on(read_matrix(trained_shop.engine, snapshot, feature_names(targets)), day)
-        assert set(trained) == set(served)
-        asked = sorted(trained)[:: max(len(trained) // N_CUSTOMERS, 1)][:N_CUSTOMERS]
-        assert len(asked) == N_CUSTOMERS
-        for customer in asked:
-            registered = since.filter(pa.compute.equal(since["customer_id"], customer)).select(CUSTOMERS_SCHEMA.names)
-            purchases = purchases_from_history(customer, histories[customer], prepared.config)
-            raw = request.read(purchases, registered.cast(CUSTOMERS_SCHEMA), day)
-            np.testing.assert_array_equal(trained[customer], served[customer])
-            np.testing.assert_array_equal(raw.features[0], trained[customer])
+    yield HistoryFeatures(engine, trained_shop.prepared.config.target_names)
     engine.disconnect()
+
+
+def read_raw(trained_shop, histories, request_features, customers, day):
+    """What requests with these customers' raw histories are answered from: customer -> features."""
+    config = trained_shop.prepared.config
+    since = trained_shop.engine.to_pyarrow(trained_shop.prepared.customers)
+    asked = pyarrow.compute.is_in(since["customer_id"], pa.array(customers))
+    registered = since.filter(asked).select(CUSTOMERS_SCHEMA.names).cast(CUSTOMERS_SCHEMA)
+    purchases = pa.concat_tables([purchases_from_history(each, histories[each], config) for each in customers])
+    rows = request_features.read(purchases, registered, day)
+    return dict(zip(rows.customer_id.tolist(), rows.features, strict=True))
+
+
+def spread(customers, n):
+    return sorted(customers)[:: max(len(customers) // n, 1)][:n]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_training_snapshot_and_raw_histories_describe_customers_alike_to_the_last_bit(
+    trained_shop, days, training_rows, histories, request_features, number
+):
+    day, targets = days[number], trained_shop.prepared.config.target_names
+    trained = rows_on(training_rows, day)
+    snapshot = build_features(trained_shop.prepared.purchases, trained_shop.prepared.customers, [day], targets)
+    served = rows_on(read_matrix(trained_shop.engine, snapshot, feature_names(targets)), day)
+    assert set(trained) == set(served)
+    for customer, row in trained.items():
+        np.testing.assert_array_equal(row, served[customer])
+    asked = spread(trained, N_CUSTOMERS)
+    raw = read_raw(trained_shop, histories, request_features, asked, day)
+    assert len(raw) == N_CUSTOMERS
+    for customer in asked:
+        np.testing.assert_array_equal(raw[customer], trained[customer])
+
+
+def test_a_raw_history_alone_says_what_it_says_among_others(
+    trained_shop, days, training_rows, histories, request_features
+):
+    trained = rows_on(training_rows, days[0])
+    for customer in spread(trained, N_ALONE):
+        alone = read_raw(trained_shop, histories, request_features, [customer], days[0])
+        np.testing.assert_array_equal(alone[customer], trained[customer])
