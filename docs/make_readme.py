@@ -22,7 +22,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline.model_card import METRIC_TITLES, candidate_rows, render_number, render_table, targets_of
+from ml_pipeline.model_card import (
+    METRIC_TITLES,
+    candidate_rows,
+    render_ceiling,
+    render_number,
+    render_table,
+    targets_of,
+)
+from ml_pipeline.rules import RULE_BY_NAME
+from ml_pipeline.sample_data import default_truth_dir
 from running.ports import free_port
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -128,6 +137,7 @@ def make_blocks(folder: Path) -> dict[str, str]:
     port = free_port()
     with running_service(places, port) as welcome:
         tour = tour_blocks(welcome, folder, port)
+    shutil.copytree(places["VAR_DIR"] / "sample_truth", default_truth_dir(places["DATA_DIR"]))  # for the ceiling
     models = folder / "full"
     pipeline = [
         sys.executable,
@@ -141,7 +151,8 @@ def make_blocks(folder: Path) -> dict[str, str]:
     bundle = models / "versions" / json.loads((models / "current.json").read_text())["bundle"]
     metadata = json.loads((bundle / "metadata.json").read_text())
     backtest = json.loads((bundle / "backtest.json").read_text())
-    return {**tour, "accuracy": accuracy_block(metadata, backtest), "sample": sample_block(metadata)}
+    ceiling = json.loads((bundle / "ceiling.json").read_text())
+    return {**tour, "accuracy": accuracy_block(metadata, backtest, ceiling), "sample": sample_block(metadata)}
 
 
 @contextmanager
@@ -207,8 +218,8 @@ def _as_at_home(block: str, folder: Path, port: int) -> str:
     return block.replace(f":{port}", ":5000")
 
 
-def accuracy_block(metadata: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
-    """The total with every candidate, then one line per target: the best simple rule beside what serves."""
+def accuracy_block(metadata: Mapping[str, Any], backtest: Mapping[str, Any], ceiling: Mapping[str, Any]) -> str:
+    """The total with every candidate, the ceiling, then per target the best simple rule beside what serves."""
     windows = ", ".join(backtest["report_days"])
     total = render_table(["total spend", *METRIC_TITLES.values()], candidate_rows(backtest["targets"]["total"], "all"))
     header = ["target", "", *METRIC_TITLES.values()]
@@ -217,13 +228,13 @@ def accuracy_block(metadata: Mapping[str, Any], backtest: Mapping[str, Any]) -> 
         contest = backtest["targets"][target]
         rule = next(candidate for candidate in contest["candidates"] if candidate["name"] == contest["best_rule"])
         for title, metrics in (
-            (f"best rule: {rule['name']}", rule["metrics"]["all"]),
-            ("served", contest["reconciled"]["all"]),
+            (f"best rule: {RULE_BY_NAME[rule['name']].title}", rule["metrics"]["all"]),
+            (f"served: {contest['served'].replace('_', ' ')}", contest["reconciled"]["all"]),
         ):
             rows.append([target, title, *(render_number(metrics.get(name)) for name in METRIC_TITLES)])
     return (
         f"Windows that chose nothing ({windows}), every customer with a purchase before the window, money in "
-        f"{metadata['currency']}.\n\n{total}\n\nPer target:\n\n{render_table(header, rows)}\n"
+        f"{metadata['currency']}.\n\n{total}\n\n{render_ceiling(ceiling)}\n\nPer target:\n\n{render_table(header, rows)}\n"
     )
 
 

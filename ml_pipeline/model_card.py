@@ -272,24 +272,29 @@ def _probability(backtest: Mapping[str, Any]) -> str:
     )
 
 
+def render_ceiling(ceiling: Mapping[str, Any]) -> str:
+    """What serves beside the best that anyone could predict, for tables whose truth is known."""
+    shown = ("capped_r2", "d2", "normalised_gini", "decile_mape", "bias")
+    titles = {
+        "served": "what serves",
+        "ceiling": "the best possible given the visible history",
+        "oracle": "the expectation given the hidden truth",
+    }
+    rows = [[title, *(render_number(ceiling[key][name]) for name in shown)] for key, title in titles.items()]
+    served, best = (ceiling[key]["capped_r2"] for key in ("served", "ceiling"))
+    reached = f" What serves reaches {served / best:.1%} of the ceiling's capped R²." if served and best else ""
+    return (
+        "The truth that these tables were drawn from is known, so the best prediction that any model could make is too "
+        f"(total, {', '.join(ceiling['days'])}).{reached}\n\n"
+        f"{render_table(['', *(METRIC_TITLES[name] for name in shown)], rows)}"
+    )
+
+
 def beside_card(timings: Mapping[str, Mapping[str, float]] | None, ceiling: Mapping[str, Any] | None) -> str:
     """What is no part of the sealed card, since it differs from run to run or needs the truth of the sample shop."""
     sections = []
     if ceiling:
-        shown = ("capped_r2", "d2", "normalised_gini", "decile_mape", "bias")
-        titles = {
-            "served": "what serves",
-            "ceiling": "the best possible given the visible history",
-            "oracle": "the expectation given the hidden truth",
-        }
-        rows = [[title, *(render_number(ceiling[key][name]) for name in shown)] for key, title in titles.items()]
-        served, best = (ceiling[key]["capped_r2"] for key in ("served", "ceiling"))
-        reached = f" What serves reaches {served / best:.1%} of the ceiling's capped R²." if served and best else ""
-        sections.append(
-            "## The ceiling of the sample shop\n\nThe truth that these tables were drawn from is known, so the best "
-            f"prediction that any model could make is too (total, {', '.join(ceiling['days'])}).{reached}\n\n"
-            f"{render_table(['', *(METRIC_TITLES[name] for name in shown)], rows)}"
-        )
+        sections.append(f"## The ceiling of the sample shop\n\n{render_ceiling(ceiling)}")
     if timings:
         names = list(dict.fromkeys(name for models in timings.values() for name in models))
         rows = [

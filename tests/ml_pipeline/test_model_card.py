@@ -117,4 +117,6 @@ def test_a_shop_without_a_known_truth_gets_no_word_of_a_ceiling():
 def test_a_ceiling_of_nothing_does_not_stop_a_promotion():
     """Where all spend the same, capped R² is not defined for anybody."""
     undefined = {name: {**METRICS, "capped_r2": None} for name in ("served", "ceiling", "oracle")}
-    assert "the best possible" in beside_card(None, {**CEILING, **undefined})
+    text = beside_card(None, {**CEILING, **undefined})
+    assert "| the best possible given the visible history | – |" in text
+    assert "reaches" not in text
