@@ -20,7 +20,7 @@ from ml_pipeline.calibration import (
     fit_probability_calibration,
     trust_in_level,
 )
-from ml_pipeline.candidates import PURCHASE, RULE, Learned, Recipe, learners_of, name_of, recipes_of
+from ml_pipeline.candidates import CORRECTED, PURCHASE, RULE, Learned, Recipe, learners_of, name_of, recipes_of
 from ml_pipeline.errors import LabelOverlap, PipelineError
 from ml_pipeline.formulas import Formula, Known, evaluate, rule_formula
 from ml_pipeline.learners import AMOUNT, PROBABILITY, Effort, Fold, Learner
@@ -36,6 +36,7 @@ FloatArray = npt.NDArray[np.float64]
 
 RESAMPLES = 40
 NOISE_MARGIN = 2.0
+NEAR = 1.0
 MAPE_WEIGHT = 0.25
 HOLDOUT = 0.25  # of the customers, to find the number of rounds on
 LEAST_ROWS = 50  # fewer rows teach a booster nothing
@@ -43,9 +44,10 @@ FEWEST_ROUNDS = 10
 SELECTION_RULE = (
     f"A candidate's score is capped R² + D² + normalised Gini − {MAPE_WEIGHT:g} × decile MAPE, averaged over the selection "
     "windows (undefined counts 0); of equal scores the lower RMSE decides. "
-    "The model or blend with the highest score serves if it beats the best rule on the same rows by more than "
+    "The model or blend with the highest score must beat the best rule on the same rows by more than "
     f"{NOISE_MARGIN:g} bootstrap standard deviations of their difference ({RESAMPLES} paired resamples of customers); "
-    "else the best rule serves."
+    "else the best rule serves. Of all that come within one such deviation of the highest score, which chance alone may "
+    "have put in this order, the blend of most parts serves."
 )
 
 
@@ -250,15 +252,20 @@ def _find_rounds(learner: Learner, target: str, bench: Bench) -> int:
     """How many rounds serve customers best who were not learned from, on the windows before all judged ones."""
     observations = bench.observations
     rows = np.arange(observations.ended_before(bench.plan.calibration[0]).stop)
-    _, customer = np.unique(observations.customer_id[rows], return_inverse=True)
-    order = np.random.default_rng(bench.effort.seed).permutation(customer.max() + 1)
-    held_out = order[customer] < HOLDOUT * len(order)
+    held_out = hold_out(observations, rows, bench.effort.seed)
     training = fold_of(observations, rows[~held_out], learner, target)
     validation = fold_of(observations, rows[held_out], learner, target)
     if why_not(training, learner) or why_not(validation, learner):
         return FEWEST_ROUNDS
     fitted = learner.fit(training, observations.names, bench.effort, target=target, validation=validation)
     return max(fitted.rounds, FEWEST_ROUNDS)
+
+
+def hold_out(observations: Observations, rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.bool_]:
+    """Which of these rows (n,) belong to the quarter of the customers that is held out; all rows of one stay together."""
+    customers, customer = np.unique(observations.customer_id[rows], return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(customers))
+    return order[customer] < HOLDOUT * len(customers)
 
 
 # From models to candidates
@@ -281,9 +288,9 @@ def learn(
         shop_share=float(share[parts.index(target)]) if target in parts else 1.0,
         calibration=learn_probability(observations, purchase, days, rows),
         levels={
-            name: _levels(judged, target, days, observations)
+            name: _levels(judged, target, days, observations, rows)
             for name, judged in models.items()
-            if judged.learner.kind == AMOUNT
+            if judged.learner in CORRECTED
         },
     )
 
@@ -297,23 +304,32 @@ def learn_probability(
     """
     if not days or not purchase.raw:
         return None
-    last = max(days)
-    past = sorted({*np.unique(observations.as_of[rows]).tolist(), *days})
-    steps = [day for day in past if (last - day).days % HORIZON_DAYS == 0 and day <= last]
-    shares = [float(observations.bought[observations.on(day)].mean()) for day in steps]
     return fit_probability_calibration(
         np.concatenate([purchase.raw[day] for day in days]),
         pooled(observations.bought, days, observations),
-        trust_in_level(shares, len(days)),
+        _trust(observations.bought, observations, rows, days),
     )
 
 
-def _levels(judged: Judged, target: str, days: Sequence[date], observations: Observations) -> LevelCalibration | None:
+def _levels(
+    judged: Judged, target: str, days: Sequence[date], observations: Observations, rows: slice
+) -> LevelCalibration | None:
+    """An amount is corrected for those who bought, all the way; other money for everybody, as far as the level is trusted."""
     if not days or not judged.raw:
         return None
     actual = pooled(observations.spend[target], days, observations)
     predicted = np.concatenate([judged.raw[day] for day in days])
-    return fit_level_calibration(predicted[actual > 0], actual[actual > 0])
+    if judged.learner.kind == AMOUNT:
+        return fit_level_calibration(predicted[actual > 0], actual[actual > 0])
+    return fit_level_calibration(predicted, actual, _trust(observations.spend[target], observations, rows, days))
+
+
+def _trust(labels: FloatArray, observations: Observations, rows: slice, days: Sequence[date]) -> float:
+    """How far the level of labels on `days` is believed, told by how their mean swings from window to window up to then."""
+    last = max(days)
+    past = sorted({*np.unique(observations.as_of[rows]).tolist(), *days})
+    steps = [day for day in past if (last - day).days % HORIZON_DAYS == 0 and day <= last]
+    return trust_in_level([float(labels[observations.on(day)].mean()) for day in steps], len(days))
 
 
 def _contest(target: str, purchase: Judged, total: Mapping[date, FloatArray], bench: Bench) -> Contest:
@@ -372,7 +388,7 @@ def _choose(target: str, models: Mapping[str, Judged], candidates: Sequence[Cand
         return float(np.mean([metric(labels[observations.on(day)], candidate.predicted[day]) for day in days]))
 
     judged = [candidate for candidate in candidates if candidate.predicted]
-    scores = {candidate.name: mean_of(_score, candidate) for candidate in judged}
+    scores = {candidate.name: mean_of(score, candidate) for candidate in judged}
 
     def rank(candidate: Candidate) -> tuple[float, float]:
         """Where everybody spends the same no score is defined, and the first rule (zero) must not win by its place."""
@@ -384,11 +400,14 @@ def _choose(target: str, models: Mapping[str, Judged], candidates: Sequence[Cand
         return Contest(target, models, tuple(candidates), scores, best_rule, best_rule, None, None)
     advantage = scores[best_model.name] - scores[best_rule.name]
     noise = _score_noise(best_model, best_rule, observations, days, target, bench.effort.seed)
-    served = best_model if advantage > NOISE_MARGIN * noise else best_rule
+    near = [c for c in judged if c.recipe and scores[c.name] >= scores[best_model.name] - NEAR * noise]
+    robust = max(near, key=lambda candidate: (candidate.recipe.parts if candidate.recipe else 0, *rank(candidate)))
+    served = robust if advantage > NOISE_MARGIN * noise else best_rule
     return Contest(target, models, tuple(candidates), scores, served, best_rule, advantage, noise)
 
 
-def _score(actual: FloatArray, predicted: FloatArray) -> float:
+def score(actual: FloatArray, predicted: FloatArray) -> float:
+    """capped R² + D² + normalised Gini − decile MAPE / 4; what is undefined counts 0."""
     parts = (capped_r2(actual, predicted), d2(actual, predicted), normalised_gini(actual, predicted))
     return sum(part or 0.0 for part in parts) - MAPE_WEIGHT * (decile_mape(actual, predicted) or 0.0)
 
@@ -407,7 +426,7 @@ def _score_noise(
         actual = labels[observations.on(day)]
         for resample in range(RESAMPLES):
             rows = rng.integers(0, len(actual), len(actual))
-            gained = _score(actual[rows], one.predicted[day][rows]) - _score(actual[rows], other.predicted[day][rows])
+            gained = score(actual[rows], one.predicted[day][rows]) - score(actual[rows], other.predicted[day][rows])
             differences[resample] += gained / len(days)
     return float(differences.std(ddof=1))
 

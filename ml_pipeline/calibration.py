@@ -99,11 +99,11 @@ class LevelCalibration:
         return cls(tuple(content["middles"]), tuple(content["factors"]))
 
 
-def fit_level_calibration(predicted: FloatArray, actual: FloatArray) -> LevelCalibration | None:
+def fit_level_calibration(predicted: FloatArray, actual: FloatArray, trust: float = 1.0) -> LevelCalibration | None:
     """Σ actual / Σ predicted by fifth of prediction, shrunk to the factor of all by its noise (empirical Bayes).
 
-    For amounts of buyers whose logarithm was modelled this is smearing (Duan 1983) that may differ by level. None where
-    there is nothing to learn from.
+    trust: how far the factor of all is believed (`trust_in_level`). For amounts of buyers whose logarithm was modelled
+    this is smearing (Duan 1983) that may differ by level. None where there is nothing to learn from.
     """
     rows = predicted > 0
     predicted, actual = predicted[rows], actual[rows]
@@ -118,7 +118,7 @@ def fit_level_calibration(predicted: FloatArray, actual: FloatArray) -> LevelCal
         own, came = predicted[level == each], actual[level == each]
         noise = float(np.sqrt(np.square(came - own * overall).sum()) / own.sum() / overall)
         kept = LEVEL_SPREAD**2 / (LEVEL_SPREAD**2 + noise**2)
-        factors.append(float(max(overall * (1 + kept * (came.sum() / own.sum() / overall - 1)), 0.05 * overall)))
+        factors.append(float(overall**trust * max(1 + kept * (came.sum() / own.sum() / overall - 1), 0.05)))
         middles.append(float(np.log(own.mean())))
     return LevelCalibration(tuple(middles), tuple(factors))
 

@@ -44,6 +44,9 @@ AMOUNTS, USUAL_AMOUNTS, LOG_AMOUNTS = (
 )
 RATE = LightGBMRateLearner()
 
+CORRECTED: tuple[Learner, ...] = (LOG_AMOUNTS, RATE)
+"""Whose numbers are also taken corrected by level."""
+
 OF_EVERY_TARGET: tuple[Learner, ...] = (FOREST, XGBOOST, LIGHTGBM)
 OF_THE_TOTAL: tuple[Learner, ...] = (*OF_EVERY_TARGET, RATE, AMOUNTS, USUAL_AMOUNTS, LOG_AMOUNTS)
 COMPARED: tuple[Learner, ...] = (
@@ -75,12 +78,13 @@ class Learned:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One candidate of a target: its name, the learners whose members it needs, and its formula."""
+    """One candidate of a target: its name, the learners whose members it needs, its formula, and of how many parts."""
 
     name: str
     kind: str
     needs: tuple[Learner, ...]
     formula: Callable[[Learned], Formula]
+    parts: int = 1
 
 
 def learners_of(target: str, thorough: bool) -> tuple[Learner, ...]:
@@ -96,12 +100,13 @@ def recipes_of(target: str, thorough: bool) -> tuple[Recipe, ...]:
     """Every model and blend that takes part in the contest for a target, the plain models first."""
     plain = tuple(_plain(learner, target) for learner in learners_of(target, thorough) if learner.kind == MONEY)
     if target == TOTAL_TARGET:
-        return (*plain, *_hurdles(), *_blends_of_the_total())
+        return (*plain, _calibrated_rate(TOTAL_TARGET), *_hurdles(), *_blends_of_the_total())
     share = Recipe("share_of_total", BLEND, (), lambda learned: share_formula(learned.total_mean, learned.shop_share))
     if target == OTHER_TARGET:
         return (share,)
-    own = (LIGHTGBM, XGBOOST, *((RATE,) if thorough else ()))
-    return (*plain, share, *(_with_share(learner, target) for learner in own))
+    rates = (_plain(RATE, target), _calibrated_rate(target)) if thorough else ()
+    own = (_plain(LIGHTGBM, target), _plain(XGBOOST, target), *rates)
+    return (*plain, *rates[1:], share, *(_with_share(recipe, share) for recipe in own))
 
 
 def member_name(learner: str, target: str) -> str:
@@ -118,12 +123,19 @@ def _plain(learner: Learner, target: str) -> Recipe:
     return Recipe(learner.name, MODEL, (learner,), lambda learned: member_formula(name_of(learner, target)))
 
 
-def _with_share(learner: Learner, target: str) -> Recipe:
+def _calibrated_rate(target: str) -> Recipe:
     def formula(learned: Learned) -> Formula:
-        share = share_formula(learned.total_mean, learned.shop_share)
-        return blend_formula("arithmetic", [member_formula(name_of(learner, target)), share])
+        name = name_of(RATE, target)
+        return member_formula(name, learned.levels.get(name))
 
-    return Recipe(f"{learner.name} + share_of_total", BLEND, (learner,), formula)
+    return Recipe(f"calibrated_{RATE.name}", MODEL, (RATE,), formula)
+
+
+def _with_share(own: Recipe, share: Recipe) -> Recipe:
+    def formula(learned: Learned) -> Formula:
+        return blend_formula("arithmetic", [own.formula(learned), share.formula(learned)])
+
+    return Recipe(f"{own.name} + {share.name}", BLEND, own.needs, formula, parts=2)
 
 
 def _hurdle(name: str, amounts: Sequence[Learner], calibrated: bool) -> Recipe:
@@ -152,16 +164,18 @@ def _hurdles() -> tuple[Recipe, ...]:
 
 def _blends_of_the_total() -> tuple[Recipe, ...]:
     hurdle, calibrated, log, calibrated_log = _hurdles()
-    rate, tweedie = (_plain(learner, TOTAL_TARGET) for learner in (RATE, LIGHTGBM))
+    rate, tweedie, other = (_plain(learner, TOTAL_TARGET) for learner in (RATE, LIGHTGBM, XGBOOST))
+    calibrated_rate = _calibrated_rate(TOTAL_TARGET)
     return tuple(
         _blend(parts)
         for parts in (
             (hurdle, rate),
             (hurdle, log),
             (hurdle, tweedie),
-            (calibrated, rate),
+            (hurdle, rate, other),
+            (calibrated, calibrated_rate),
             (calibrated, calibrated_log),
-            (calibrated, calibrated_log, rate),
+            (calibrated, calibrated_log, calibrated_rate),
         )
     )
 
@@ -171,4 +185,4 @@ def _blend(parts: Sequence[Recipe]) -> Recipe:
         return blend_formula("geometric", [part.formula(learned) for part in parts])
 
     needs = dict.fromkeys(learner for part in parts for learner in part.needs)
-    return Recipe(" + ".join(part.name for part in parts), BLEND, tuple(needs), formula)
+    return Recipe(" + ".join(part.name for part in parts), BLEND, tuple(needs), formula, parts=len(parts))

@@ -4,7 +4,7 @@ A formula is evaluated over what the members say for n customers. It is plain JS
 can be read there:
 
 - rule: a simple rule over the history (`rules`).
-- member: a money model's own number.
+- member: a money model's own number, corrected by level or as it is.
 - hurdle: probability of buying, calibrated or as it is, times the geometric mean of amounts given a purchase, these
   corrected by level or as they are.
 - share: the customer's usual share of a target, pulled to the shop's, times the total that is served.
@@ -49,9 +49,9 @@ def rule_formula(name: str, mean: float) -> Formula:
     return {"kind": "rule", "name": name, "mean": mean}
 
 
-def member_formula(name: str) -> Formula:
-    """A member's own number."""
-    return {"kind": "member", "name": name}
+def member_formula(name: str, levels: LevelCalibration | None = None) -> Formula:
+    """A member's own number, corrected by level or as it is."""
+    return {"kind": "member", "name": name, "levels": levels.as_json() if levels else None}
 
 
 def hurdle_formula(
@@ -97,7 +97,7 @@ def evaluate(formula: Formula, known: Known, target: str) -> FloatArray:
             history = spend_history(known.features, known.names, known.targets, target)
             predicted = RULE_BY_NAME[formula["name"]].predict(history, formula["mean"])
         case "member":
-            predicted = known.own[formula["name"]]
+            predicted = _corrected(known.own[formula["name"]], formula["levels"])
         case "hurdle":
             predicted = _hurdle(formula, known)
         case "share":
@@ -144,12 +144,13 @@ def personal_share(known: Known, target: str, pull: float, shop_share: float) ->
     return np.where(weight > 0, (own + pull * shop_share) / np.where(weight > 0, weight, 1.0), shop_share)
 
 
+def _corrected(own: FloatArray, levels: Mapping[str, Sequence[float]] | None) -> FloatArray:
+    money = np.maximum(own, 0.0)
+    return LevelCalibration.from_json(levels).apply(money) if levels else money
+
+
 def _hurdle(formula: Formula, known: Known) -> FloatArray:
-    amounts = []
-    for amount in formula["amounts"]:
-        own = np.maximum(known.own[amount["name"]], 0.0)
-        levels = amount["levels"]
-        amounts.append(LevelCalibration.from_json(levels).apply(own) if levels else own)
+    amounts = [_corrected(known.own[amount["name"]], amount["levels"]) for amount in formula["amounts"]]
     return calibrated_probability(known.own[formula["purchase"]], formula["calibration"]) * geometric_mean(amounts)
 
 

@@ -61,6 +61,17 @@ RIDGE = 0.01
 
 
 @dataclass(frozen=True)
+class Shape:
+    """How a booster's trees may look; what `search` varies."""
+
+    leaves: int = 8
+    least_rows: int = 40  # in a leaf
+    columns: float = 0.4  # share that a tree may look at
+    penalty: float = 5.0  # on the squares of the leaves' values
+    tweedie_power: float = TWEEDIE_POWER
+
+
+@dataclass(frozen=True)
 class Effort:
     """How much is spent on fitting: a profile's limits, the same for every target."""
 
@@ -72,6 +83,7 @@ class Effort:
     threads: int
     seed: int = 20_240_229
     fit_rows: int | None = None  # rows that a fit may see, drawn at random; None: all
+    shape: Shape = Shape()
 
 
 @dataclass(frozen=True)
@@ -172,13 +184,13 @@ def rate_feature(target: str) -> str:
     return decayed_rate_name(RATE_HALF_LIFE_DAYS, None if target == TOTAL_TARGET else target)
 
 
-def tweedie_weight(labels: FloatArray) -> float:
+def tweedie_weight(labels: FloatArray, power: float) -> float:
     """One weight for all rows that makes Tweedie boosting blind to the currency's scale.
 
     With a log link, labels scaled by s scale every gradient and Hessian by s^(2-p); weighting by mean^(p-2) undoes it,
     so that regularisation means the same in yen and in euro.
     """
-    return float(np.mean(labels) ** (TWEEDIE_POWER - 2))
+    return float(np.mean(labels) ** (power - 2))
 
 
 # Boosters
@@ -224,13 +236,14 @@ def grow_lightgbm(objective: Objective, training: Fold, rows_of: RowsOf, task: T
 
     parameters = {
         **objective,
-        "num_leaves": 8,
+        "tweedie_variance_power": effort.shape.tweedie_power,
+        "num_leaves": effort.shape.leaves,
         "learning_rate": effort.learning_rate,
-        "min_data_in_leaf": 40,
-        "lambda_l2": 5.0,
+        "min_data_in_leaf": effort.shape.least_rows,
+        "lambda_l2": effort.shape.penalty,
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
-        "feature_fraction": 0.7,
+        "feature_fraction": effort.shape.columns,
         "deterministic": True,
         "force_row_wise": True,
         "num_threads": effort.threads,
@@ -278,19 +291,22 @@ def grow_xgboost(objective: Objective, training: Fold, rows_of: RowsOf, task: Ta
     parameters = {
         "tree_method": "hist",
         "grow_policy": "lossguide",
-        "max_leaves": 8,
+        "max_leaves": effort.shape.leaves,
         "max_depth": 0,
         "max_bin": MAX_BIN,
         "eta": effort.learning_rate,
         "subsample": 0.8,
-        "colsample_bytree": 0.7,
-        "min_child_weight": 20,
-        "lambda": 5,
+        "colsample_bytree": effort.shape.columns,
+        "min_child_weight": effort.shape.least_rows / 2,
+        "lambda": effort.shape.penalty,
         "nthread": effort.threads,
         "seed": effort.seed,
         "verbosity": 0,
         **objective,
     }
+    if objective["objective"] == XGBOOST_TWEEDIE["objective"]:
+        power = effort.shape.tweedie_power
+        parameters |= {"tweedie_variance_power": power, "eval_metric": f"tweedie-nloglik@{power}"}
     train = matrix(training)
     stopping: dict[str, Any] = {}
     if task.validation is not None:
@@ -305,15 +321,11 @@ def grow_xgboost(objective: Objective, training: Fold, rows_of: RowsOf, task: Ta
     return booster, booster.num_boosted_rounds()
 
 
-LIGHTGBM_TWEEDIE: Objective = {"objective": "tweedie", "tweedie_variance_power": TWEEDIE_POWER}
+LIGHTGBM_TWEEDIE: Objective = {"objective": "tweedie"}
 LIGHTGBM_SQUARED: Objective = {"objective": "regression"}
 LIGHTGBM_GAMMA: Objective = {"objective": "gamma"}
 LIGHTGBM_BINARY: Objective = {"objective": "binary"}
-XGBOOST_TWEEDIE: Objective = {
-    "objective": "reg:tweedie",
-    "tweedie_variance_power": TWEEDIE_POWER,
-    "eval_metric": f"tweedie-nloglik@{TWEEDIE_POWER}",
-}
+XGBOOST_TWEEDIE: Objective = {"objective": "reg:tweedie"}
 XGBOOST_SQUARED: Objective = {"objective": "reg:squarederror", "eval_metric": "rmse"}
 
 
@@ -337,7 +349,8 @@ class BoosterLearner(Learner):
     objective: ClassVar[Objective]
 
     def _fit(self, training: Fold, task: Task) -> Fitted:
-        weight = tweedie_weight(training.labels) if "tweedie_variance_power" in self.objective else None
+        is_tweedie = self.objective in (LIGHTGBM_TWEEDIE, XGBOOST_TWEEDIE)
+        weight = tweedie_weight(training.labels, task.effort.shape.tweedie_power) if is_tweedie else None
         booster, rounds = self.boosting.grow(
             self.objective, training, lambda fold: BoosterRows(fold.features, fold.labels, weight), task
         )
@@ -480,7 +493,7 @@ class ForestLearner(Learner):
             n_estimators=trees,
             max_depth=12,
             min_samples_leaf=15,
-            max_features=0.33,
+            max_features=0.2,
             max_samples=min(1.0, effort.forest_rows / len(training.labels)),
             n_jobs=effort.threads,
             random_state=effort.seed,

@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ from ml_pipeline.prepare import Prepared, prepare_dataset
 from ml_pipeline.progress import Progress, Stage
 from ml_pipeline.sample_ceiling import SampleTruth, find_sample_truth, sample_ceiling
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
+from ml_pipeline.search import search_shape
 from ml_pipeline.snapshot import money_columns
 from ml_pipeline.targets import build_targets, net_floor_report
 from ml_pipeline.training_set import (
@@ -103,6 +104,7 @@ class Profile:
     n_report: int
     thorough: bool
     most_observations: int
+    n_trials: int
     effort: Effort
 
 
@@ -110,7 +112,7 @@ def profile_of(name: str, threads: int) -> Profile:
     """`quick` trains within about a minute on the default sample, `full` looks at more days, windows and rounds."""
     if name == "quick":
         effort = Effort(
-            0.1, max_rounds=300, patience=20, forest_trees=25, forest_rows=8_000, threads=threads, fit_rows=30_000
+            0.1, max_rounds=300, patience=20, forest_trees=25, forest_rows=6_000, threads=threads, fit_rows=30_000
         )
         return Profile(
             name,
@@ -121,10 +123,11 @@ def profile_of(name: str, threads: int) -> Profile:
             n_report=1,
             thorough=False,
             most_observations=150_000,
+            n_trials=0,
             effort=effort,
         )
     effort = Effort(
-        0.05, max_rounds=800, patience=40, forest_trees=60, forest_rows=12_000, threads=threads, fit_rows=150_000
+        0.05, max_rounds=800, patience=40, forest_trees=40, forest_rows=10_000, threads=threads, fit_rows=150_000
     )
     return Profile(
         name,
@@ -135,6 +138,7 @@ def profile_of(name: str, threads: int) -> Profile:
         n_report=2,
         thorough=True,
         most_observations=300_000,
+        n_trials=7,
         effort=effort,
     )
 
@@ -166,6 +170,8 @@ def train(
     targets = prepared.config.target_names
     learning = _observe(engine, prepared, profile, progress)
     plan, observations = learning.plan, learning.observations
+    search = search_shape(observations, plan, profile.effort, profile.n_trials)
+    profile = replace(profile, effort=replace(profile.effort, shape=search.chosen))
     with progress.stage("backtest", count_fits(plan, targets, thorough=profile.thorough)) as stage:
         backtest = run_backtest(observations, plan, targets, profile.effort, stage, thorough=profile.thorough)
         report = {**report_backtest(backtest, observations, targets), "leaks": learning.leaks.as_json()}
@@ -178,6 +184,7 @@ def train(
             "net_floor": net_floor(engine, prepared, plan.learning, targets),
             "unused_features": list(learning.unused),
             "buyers": learning.buyers,
+            "search": search.as_json(),
         }
         beside: dict[str, Any] = {"timings": fit_seconds(backtest)}
         if truth:
@@ -268,7 +275,10 @@ def _compare_with_truth(
         shared = np.array([customer in own for customer in day.customer_id])
         predicted = np.array([own[customer] for customer in day.customer_id[shared]])
         served.append(score_spend(day.actual[TOTAL_TARGET][shared], predicted))
-    means = {name: float(np.mean([scores[name] for scores in served])) for name in served[0]}
+    by_metric = {name: [scores[name] for scores in served] for name in served[0]}
+    means = {
+        name: None if None in values else float(np.mean(np.array(values, float))) for name, values in by_metric.items()
+    }
     return {"days": [day.isoformat() for day in days], "served": means, **ceiling.scores(TOTAL_TARGET)}
 
 
