@@ -364,7 +364,7 @@ def test_a_customer_alone_is_the_same_as_among_all(engine):
 
 def test_many_as_of_days_at_once_equal_one_at_a_time(engine):
     rows, since = random_purchases(4, net=True), random_customers(4)
-    days = [SEVERAL_DAYS[0], *SEVERAL_DAYS[3::2], SEVERAL_DAYS[3], date(1999, 1, 1), date(2060, 6, 1)]
+    days = [SEVERAL_DAYS[3], SEVERAL_DAYS[0], SEVERAL_DAYS[8], SEVERAL_DAYS[3], date(1999, 1, 1)]
     together = features_of(engine, rows, since, as_of_days=days)
     apart = [features_of(engine, rows, since, as_of_days=[day]) for day in sorted(set(days))]
     assert together == pa.concat_tables(apart)
