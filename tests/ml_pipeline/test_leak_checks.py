@@ -239,7 +239,7 @@ def test_a_target_in_place_of_a_feature_is_caught(shop):
         shop.check(replace(shop.observations, features=matrix))
 
 
-def test_one_changed_value_of_a_customer_who_is_sampled_is_caught():
+def test_one_changed_value_of_a_customer_who_is_sampled_is_caught(few_features):
     rows = [purchase(f"C{customer}", days_ago=ago) for customer in range(9) for ago in range(customer + 1, 240, 17)]
     shop = handmade(rows)
     matrix = shop.observations.features.copy()

@@ -2,9 +2,11 @@ import math
 
 import pytest
 
+from ml_pipeline.features import feature_names
 from services.errors import InvalidRequest, NotOffered, RequestTooLarge, UnknownCustomer
 from services.prediction_service import BATCH_LIMIT, SUMMARY_FIELDS
 from tests.conftest import CUSTOMERS
+from tests.ml_pipeline.toy_models import TARGETS
 
 
 def cents(money: float) -> int:
@@ -20,7 +22,7 @@ def test_an_answer_has_the_documented_fields_and_its_cents_add_up(services):
         "customer_id", "predicted_30d_spend", "currency", "model_version", "model_info", "as_of", "horizon_days",
         "purchase_probability_30d", "intervals", "segment", "cold_start",
     }  # fmt: skip
-    assert answer["model_info"] == {"trained_on": "2026-01-01", "num_features": 62}
+    assert answer["model_info"] == {"trained_on": "2026-01-01", "num_features": len(feature_names(TARGETS))}
     assert set(answer["intervals"]["total"]) == {"lower", "upper"}
 
 
