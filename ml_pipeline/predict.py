@@ -36,11 +36,7 @@ def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_fil
 
     Raises CustomerFileError for a file that cannot be read or an ending that is not written.
     """
-    result_format = out_file.suffix.lower().lstrip(".")
-    if result_format not in FORMATS:
-        raise UnsupportedFileType(
-            f"{out_file.name} would be no file that is written; end it in .{', .'.join(FORMATS)}."
-        )
+    result_format = format_of(out_file)
     shape = describe_upload(ids_file, ids_file.name)
     header = result_header(shape.header, result_columns(snapshot.targets))
     rows = successful = 0
@@ -57,8 +53,19 @@ def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_fil
     return rows, successful
 
 
+def format_of(out_file: Path) -> str:
+    """csv, xlsx or parquet, by the ending. Raises UnsupportedFileType for any other."""
+    result_format = out_file.suffix.lower().lstrip(".")
+    if result_format not in FORMATS:
+        raise UnsupportedFileType(
+            f"{out_file.name} would be no file that is written; end it in .{', .'.join(FORMATS)}."
+        )
+    return result_format
+
+
 def predict_from_tables(options: argparse.Namespace, progress: Progress) -> tuple[int, int]:
     """The whole command: tables -> snapshot as of the day -> result file. Rows, and rows with a prediction."""
+    format_of(options.out)  # before any work is done
     predictor = load_predictor(options.models, read_pointer(options.models).bundle_id, options.threads)
     with tempfile.TemporaryDirectory(prefix="predict-") as work_dir:
         work = Path(work_dir)
