@@ -21,6 +21,7 @@ from ml_pipeline.learners import (
     Learner,
     LightGBMAmountLearner,
     LightGBMAmountOverUsualLearner,
+    LightGBMBgNbdLearner,
     LightGBMLearner,
     LightGBMLogAmountLearner,
     LightGBMPurchaseLearner,
@@ -57,6 +58,7 @@ COMPARED: tuple[Learner, ...] = (
     XGBoostSquaredLearner(),
     LightGBMSquaredLearner(),
     XGBoostRateLearner(),
+    LightGBMBgNbdLearner(),
 )
 """What a sceptic would try; they take part in the contest for the total where time allows."""
 

@@ -8,7 +8,7 @@ The same rows, effort and library versions give the same member. Heavy libraries
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,12 @@ from ml_pipeline.features import (
     decayed_rate_name,
 )
 from ml_pipeline.members import (
+    OUTLOOK_NAMES,
     BgNbdMember,
     BoostedTreesMember,
     FloatArray,
     ForestMember,
+    LightGBMBgNbdMember,
     LightGBMMember,
     LightGBMRateMember,
     LinearMember,
@@ -34,12 +36,16 @@ from ml_pipeline.members import (
     Matrix,
     Member,
     Offset,
+    PurchaseOutlook,
     PurchaseSummary,
     RateMember,
     XGBoostMember,
     XGBoostRateMember,
 )
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
+
+if TYPE_CHECKING:
+    from ml_pipeline.btyd import BgNbd, GammaGamma
 
 Model = TypeVar("Model")
 
@@ -624,17 +630,10 @@ class BgNbdLearner(Learner):
             )
 
     def _fit(self, training: Fold, task: Task) -> Fitted:
-        from ml_pipeline.btyd import fit_bg_nbd, fit_gamma_gamma
-
-        summary = PurchaseSummary(
-            purchase_days=task.position(TOTAL_PURCHASE_DAYS),
-            first_to_last=task.position(DAYS_FIRST_TO_LAST),
-            since_first=task.position(DAYS_SINCE_FIRST),
-            repeat_value=task.position(MEAN_REPEAT_VALUE),
-        )
+        summary = _summary_columns(task)
         x, t_x, T, m = summary.of(training.features)
-        purchases = _with_ridge_at_last(lambda ridge: fit_bg_nbd(x, t_x, T, ridge=ridge))
-        values = _with_ridge_at_last(lambda ridge: fit_gamma_gamma(x, m, ridge=ridge)) if self.kind == MONEY else None
+        purchases = _fit_purchases(x, t_x, T)
+        values = _fit_values(x, m) if self.kind == MONEY else None
         return Fitted(BgNbdMember(summary, HORIZON_DAYS, purchases, values), 0)
 
 
@@ -643,6 +642,54 @@ class BgNbdPurchaseLearner(BgNbdLearner):
 
     name = "bg_nbd_purchase"
     kind = PROBABILITY
+
+
+class LightGBMBgNbdLearner(Learner):
+    """Tweedie loss, with what BG/NBD and Gamma-Gamma say of a customer as further features.
+
+    Both are fitted on the rows of the newest as_of in the fold. Raises what `BgNbdLearner` raises.
+    """
+
+    name = "lightgbm_bg_nbd"
+
+    def _chosen(self, training: Fold, effort: Effort) -> Fold:
+        return training
+
+    def _fit(self, training: Fold, task: Task) -> Fitted:
+        summary = _summary_columns(task)
+        latest = slice(None) if training.latest is None else training.latest
+        x, t_x, T, m = summary.of(training.features[latest])
+        outlook = PurchaseOutlook(summary, _fit_purchases(x, t_x, T), _fit_values(x, m))
+        drawn = draw_rows(training, task.effort)
+        weight = tweedie_weight(drawn.labels, task.effort.shape.tweedie_power)
+        booster, rounds = grow_lightgbm(
+            LIGHTGBM_TWEEDIE,
+            drawn,
+            lambda fold: BoosterRows(outlook.beside(fold.features), fold.labels, weight),
+            replace(task, names=(*task.names, *OUTLOOK_NAMES)),
+        )
+        return Fitted(LightGBMBgNbdMember(outlook, booster), rounds)
+
+
+def _summary_columns(task: Task) -> PurchaseSummary:
+    return PurchaseSummary(
+        purchase_days=task.position(TOTAL_PURCHASE_DAYS),
+        first_to_last=task.position(DAYS_FIRST_TO_LAST),
+        since_first=task.position(DAYS_SINCE_FIRST),
+        repeat_value=task.position(MEAN_REPEAT_VALUE),
+    )
+
+
+def _fit_purchases(x: FloatArray, t_x: FloatArray, T: FloatArray) -> "BgNbd":
+    from ml_pipeline.btyd import fit_bg_nbd
+
+    return _with_ridge_at_last(lambda ridge: fit_bg_nbd(x, t_x, T, ridge=ridge))
+
+
+def _fit_values(x: FloatArray, m: FloatArray) -> "GammaGamma":
+    from ml_pipeline.btyd import fit_gamma_gamma
+
+    return _with_ridge_at_last(lambda ridge: fit_gamma_gamma(x, m, ridge=ridge))
 
 
 def _with_ridge_at_last(fit: Callable[[float], Model]) -> Model:

@@ -480,6 +480,85 @@ class BgNbdMember(Member):
         )
 
 
+OUTLOOK_NAMES = (
+    "probability_alive",
+    "purchase_probability_30d",
+    "expected_purchases_30d",
+    "expected_purchases_90d",
+    "expected_purchases_365d",
+    "expected_value",
+    "expected_spend_30d",
+)
+"""What BG/NBD and Gamma-Gamma say of a customer, as columns for another model."""
+
+
+@dataclass(frozen=True)
+class PurchaseOutlook:
+    """The outputs of both models as features."""
+
+    summary: PurchaseSummary
+    purchases: "BgNbd"
+    values: "GammaGamma"
+
+    def beside(self, features: Matrix) -> Matrix:
+        """The features (n, F) with the columns of OUTLOOK_NAMES behind them, (n, F + 7)."""
+        x, t_x, T, m = self.summary.of(features)
+        expected = [self.purchases.expected_purchases(x, t_x, T, days) for days in (30, 90, 365)]
+        value = self.values.expected_value(x, m)
+        columns = (
+            self.purchases.probability_alive(x, t_x, T),
+            self.purchases.purchase_probability(x, t_x, T, 30),
+            *expected,
+            value,
+            expected[0] * value,
+        )
+        return np.column_stack([features, *(column.astype(np.float32) for column in columns)])
+
+    def as_json(self) -> dict[str, Any]:
+        """For a member's file."""
+        return {
+            "columns": asdict(self.summary),
+            "bg_nbd": self.purchases.as_json(),
+            "gamma_gamma": self.values.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """What `as_json` made."""
+        from ml_pipeline.btyd import BgNbd, GammaGamma
+
+        return cls(
+            PurchaseSummary(**content["columns"]),
+            BgNbd.from_json(content["bg_nbd"]),
+            GammaGamma.from_json(content["gamma_gamma"]),
+        )
+
+
+class LightGBMBgNbdMember(Member):
+    """A LightGBM booster that also sees what BG/NBD and Gamma-Gamma say."""
+
+    library = "lightgbm_bg_nbd"
+    suffix = ".json"
+
+    def __init__(self, outlook: PurchaseOutlook, booster: Any) -> None:
+        self._outlook = outlook
+        self._booster = booster
+
+    def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
+        """Money >= 0. Raises BadSummary for features that cannot be."""
+        return np.maximum(_lightgbm_values(self._booster, self._outlook.beside(features), threads), 0.0)
+
+    def save(self, path: Path) -> None:
+        """As JSON: both models' parameters and the booster's text."""
+        _write_json(path, {**self._outlook.as_json(), "booster": _lightgbm_text(self._booster)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """From that JSON."""
+        content = _read_json(path)
+        return cls(PurchaseOutlook.from_json(content), _lightgbm_of(content["booster"]))
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, allow_nan=False, indent=1) + "\n", encoding="utf-8")
 
@@ -500,6 +579,7 @@ MEMBER_TYPES: dict[str, type[Member]] = {
         LightGBMMember,
         LightGBMRateMember,
         LogAmountMember,
+        LightGBMBgNbdMember,
     )
 }
 

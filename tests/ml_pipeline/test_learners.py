@@ -17,6 +17,7 @@ from ml_pipeline.learners import (
     LassoLearner,
     LightGBMAmountLearner,
     LightGBMAmountOverUsualLearner,
+    LightGBMBgNbdLearner,
     LightGBMLearner,
     LightGBMLogAmountLearner,
     LightGBMPurchaseLearner,
@@ -50,6 +51,7 @@ STOPPING = (
     XGBoostRateLearner(),
     LightGBMRateLearner(),
     GradientBoostingLearner(),
+    LightGBMBgNbdLearner(),
     LightGBMPurchaseLearner(),
     *BUYERS_ONLY,
 )
