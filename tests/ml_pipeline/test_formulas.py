@@ -58,6 +58,12 @@ def test_a_member_speaks_for_itself_and_never_below_zero():
     assert evaluate(member_formula("tree"), known({"tree": [3.0, -1.0]}), "total").tolist() == [3.0, 0.0]
 
 
+def test_a_member_may_be_corrected_by_level():
+    formula = through_json(member_formula("tree", LEVELS))
+    predicted = evaluate(formula, known({"tree": [10.0, 100.0, -1.0, 1000.0]}), "total")
+    assert predicted == pytest.approx([10.0, 200.0, 0.0, 4000.0])
+
+
 def test_a_hurdle_is_probability_times_the_geometric_mean_of_amounts():
     own = {"buys": [0.5, 0.2], "low": [40.0, 9.0], "high": [90.0, 4.0]}
     formula = through_json(hurdle_formula("buys", [("low", None), ("high", None)], None))

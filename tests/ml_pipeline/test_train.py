@@ -260,17 +260,19 @@ def plain_calibration(p, calibration):
     return np.clip(1 / (1 + np.exp(-logit)), 0.001, 0.999)
 
 
+def plain_levels(money, levels):
+    if levels is None:
+        return money
+    return money * np.exp(np.interp(np.log(np.maximum(money, 1e-300)), levels["middles"], np.log(levels["factors"])))
+
+
 def plain_formula(formula, target, number, column, targets, total):
     """A formula of the metadata by hand; number(name): a member's, column(name): a feature's, (n,)."""
     match formula["kind"]:
         case "member":
-            return np.maximum(number(formula["name"]), 0)
+            return plain_levels(np.maximum(number(formula["name"]), 0), formula["levels"])
         case "hurdle":
-            amounts = []
-            for amount in formula["amounts"]:
-                own, levels = number(amount["name"]), amount["levels"]
-                factor = np.exp(np.interp(np.log(own), levels["middles"], np.log(levels["factors"]))) if levels else 1
-                amounts.append(own * factor)
+            amounts = [plain_levels(number(amount["name"]), amount["levels"]) for amount in formula["amounts"]]
             probability = plain_calibration(number(formula["purchase"]), formula["calibration"])
             return probability * np.prod(amounts, axis=0) ** (1 / len(amounts))
         case "share":

@@ -4,8 +4,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import NotEnoughHistory
-from ml_pipeline.training_set import Observations, plan_windows
+from ml_pipeline.features import CALENDAR_FEATURES
+from ml_pipeline.training_set import Observations, plan_windows, sample_customers, unused_features, without
+from tests.ml_pipeline.purchase_rows import customers_table, purchase, purchases_table
 
 SERVING = date(2026, 1, 1)
 
@@ -71,3 +74,61 @@ def test_rows_for_a_fold_have_labels_that_ended_before_it():
     judged = observations.as_of[observations.on(date(2025, 1, 31))]
     assert set(judged) == {np.datetime64("2025-01-31")}
     assert len(judged) == 3
+
+
+# Which customers and features are learned from
+
+
+@pytest.fixture(scope="module")
+def shop():
+    """20 buyers of three purchases each, one who only gave something back, one who never came."""
+    rows = [purchase(f"C{customer:02}", days_ago=ago) for customer in range(20) for ago in (5, 50, 300)]
+    engine = open_engine(threads=1)
+    purchases = engine.create_table("sales", purchases_table([*rows, purchase("returner", 9, -1)]))
+    customers = engine.create_table(
+        "people", customers_table({"C00": None, "C19": None, "returner": None, "never": None})
+    )
+    return engine, purchases, customers
+
+
+def drawn(shop, most, seed=7):
+    engine, purchases, customers = shop
+    sales, people = sample_customers(engine, purchases, customers, most, seed)
+    return engine.to_pyarrow(sales).to_pylist(), engine.to_pyarrow(people).to_pylist()
+
+
+def test_a_sample_of_customers_has_all_purchases_and_columns_of_whom_it_draws(shop):
+    engine, purchases, _ = shop
+    sales, people = drawn(shop, 8)
+    chosen = {row["customer_id"] for row in sales}
+    everything = engine.to_pyarrow(purchases).to_pylist()
+    assert len(chosen) == 8
+    assert chosen <= {f"C{customer:02}" for customer in range(20)}  # nobody who never bought takes a place
+    assert sorted(map(str, sales)) == sorted(str(row) for row in everything if row["customer_id"] in chosen)
+    assert {row["customer_id"] for row in people} == chosen & {"C00", "C19"}
+
+
+def test_the_same_seed_draws_the_same_customers_and_another_seed_others(shop):
+    first, again, other = ({row["customer_id"] for row in drawn(shop, 8, seed)[0]} for seed in (7, 7, 8))
+    assert first == again != other
+
+
+def test_where_there_are_no_more_buyers_than_asked_for_the_tables_are_left_as_they_are(shop):
+    engine, purchases, customers = shop
+    assert sample_customers(engine, purchases, customers, 20, seed=7) == (purchases, customers)
+
+
+def test_calendar_features_are_unused_until_a_season_has_been_seen_one_and_a_half_times():
+    windows = plan(730)
+    assert unused_features(SERVING - timedelta(days=539), windows) == CALENDAR_FEATURES
+    assert unused_features(SERVING - timedelta(days=540), windows) == ()
+
+
+def test_what_is_taken_away_is_missing_everywhere_and_the_rest_as_it_was():
+    rows = observations_on([date(2025, 1, 1)])
+    wide = Observations(rows.as_of, rows.customer_id, np.ones((3, 3), np.float32), ("x", "y", "z"), {}, rows.bought)
+    blank = without(wide, ("y",))
+    assert np.isnan(blank.features[:, 1]).all()
+    assert (blank.features[:, [0, 2]] == 1).all()
+    assert (wide.features == 1).all()
+    assert without(wide, ()) is wide
