@@ -20,9 +20,19 @@ from ml_pipeline.calibration import AS_IT_IS, reliability
 from ml_pipeline.candidates import RULE
 from ml_pipeline.features import DAYS_SINCE_LAST, TOTAL_TRANSACTIONS, transaction_count_name
 from ml_pipeline.intervals import fit_intervals
-from ml_pipeline.metrics import capped_r2, d2, normalised_gini, score_interval, score_probability, score_spend
+from ml_pipeline.metrics import (
+    bias,
+    capped_r2,
+    d2,
+    decile_mape,
+    exceeding_share,
+    normalised_gini,
+    score_interval,
+    score_probability,
+    score_spend,
+)
 from ml_pipeline.rules import purchase_heuristic
-from ml_pipeline.schema import HORIZON_DAYS
+from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.snapshot import money_columns
 from ml_pipeline.training_set import Observations
 
@@ -30,8 +40,17 @@ FloatArray = npt.NDArray[np.float64]
 Rows = Mapping[date, npt.NDArray[np.bool_]]
 
 ACTIVE_DAYS = 90
-NOISY = {"capped_r2": capped_r2, "d2": d2, "normalised_gini": normalised_gini}
-"""The metrics whose bootstrap noise is reported, and on which a model is said to hold up."""
+ACTIVE = f"active_{ACTIVE_DAYS}d"
+HELD = ("capped_r2", "d2", "normalised_gini")
+"""The metrics on which a model is said to hold up, the higher the better."""
+NOISY = {
+    "capped_r2": capped_r2,
+    "d2": d2,
+    "normalised_gini": normalised_gini,
+    "decile_mape": decile_mape,
+    "bias": bias,
+}
+"""The metrics whose bootstrap noise is reported."""
 
 
 def fit_seconds(backtest: Backtest) -> dict[str, dict[str, float]]:
@@ -59,8 +78,13 @@ def report_backtest(backtest: Backtest, observations: Observations, targets: Seq
             target: _report_contest(contest, backtest, observations, populations)
             for target, contest in backtest.contests.items()
         },
-        "probability": _report_probability(backtest, observations),
-        "intervals": {target: _report_interval(backtest, observations, target) for target in money_columns(targets)},
+        "categories_exceed_total": {
+            name: _report_exceeding(backtest, rows, targets) for name, rows in populations.items()
+        },
+        "probability": _report_probability(backtest, observations, populations),
+        "intervals": {
+            target: _report_interval(backtest, observations, target, populations) for target in money_columns(targets)
+        },
     }
 
 
@@ -70,7 +94,7 @@ def _populations(observations: Observations, days: Iterable[date]) -> dict[str, 
     rows = {day: observations.on(day) for day in days}
     return {
         "all": {day: np.ones(each.stop - each.start, dtype=bool) for day, each in rows.items()},
-        f"active_{ACTIVE_DAYS}d": {day: observations.features[each, recent] > 0 for day, each in rows.items()},
+        ACTIVE: {day: observations.features[each, recent] > 0 for day, each in rows.items()},
     }
 
 
@@ -98,23 +122,28 @@ def _report_contest(
         }
         for candidate in contest.candidates
     ]
-    by_name = {candidate["name"]: candidate for candidate in candidates}
-    served, rule = by_name[contest.served.name], by_name[contest.best_rule.name]
     reconciled = {day: backtest.served[day][contest.target] for day in backtest.plan.report}
+    served, rule = metrics_of(reconciled)["all"], metrics_of(contest.best_rule.predicted)["all"]
     return {
         "served": contest.served.name,
         "served_kind": contest.served.kind,
         "best_rule": contest.best_rule.name,
         "beats_best_rule": contest.served.kind != RULE,
-        "selection_advantage": contest.advantage,
+        "selection_advantage": _advantage(contest),
+        "best_model_advantage": contest.advantage,
         "selection_noise": contest.noise,
-        "beats_best_rule_on_report": {
-            metric: _beats(served["metrics"]["all"], rule["metrics"]["all"], metric) for metric in NOISY
-        },
+        "beats_best_rule_on_report": {metric: _beats(served, rule, metric) for metric in HELD},
         "reconciled": metrics_of(reconciled),
         "noise": _noise(contest.target, reconciled, contest.best_rule.predicted, observations),
         "candidates": candidates,
     }
+
+
+def _advantage(contest: Contest) -> float | None:
+    """By how much what serves beat the best rule; where a rule serves, by how much the best model failed to."""
+    if contest.served.kind == RULE:
+        return contest.advantage
+    return contest.scores[contest.served.name] - contest.scores[contest.best_rule.name]
 
 
 def _beats(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> bool:
@@ -146,70 +175,123 @@ def _noise(
 ) -> dict[str, dict[str, float | None]]:
     """Bootstrap standard deviations on the report windows: of what is served, and of its lead over the best rule.
 
-    The customers of each window are drawn anew, the same for both; figures are of the mean over windows.
+    Customers are drawn anew, the same for both and in all windows (one who is drawn twice counts twice wherever he is),
+    for whoever is hard to predict in one window is so in the next; figures are of the mean over windows. How one month
+    differs from another is not in it: that is what the windows' own figures show.
     """
+    days = list(served)
+    customers = np.unique(np.concatenate([observations.customer_id[observations.on(day)] for day in days]))
+    places = [np.searchsorted(customers, observations.customer_id[observations.on(day)]) for day in days]
     rng = np.random.default_rng(0)
-    draws: dict[str, list[list[float]]] = {metric: [[], []] for metric in NOISY}
+    draws: dict[str, list[tuple[float, float]]] = {metric: [] for metric in NOISY}
     for _ in range(RESAMPLES):
-        own: dict[str, list[float]] = {metric: [] for metric in NOISY}
-        lead: dict[str, list[float]] = {metric: [] for metric in NOISY}
-        for day, predicted in served.items():
-            actual = observations.spend[target][observations.on(day)]
-            rows = rng.integers(0, len(actual), len(actual))
-            for metric, score in NOISY.items():
-                ours, theirs = score(actual[rows], predicted[rows]), score(actual[rows], rule[day][rows])
+        times = np.bincount(rng.integers(0, len(customers), len(customers)), minlength=len(customers))
+        found: dict[str, list[tuple[float, float]]] = {metric: [] for metric in NOISY}
+        for day, place in zip(days, places, strict=True):
+            rows = np.repeat(np.arange(len(place)), times[place])
+            actual = observations.spend[target][observations.on(day)][rows]
+            for metric, score in NOISY.items() if len(rows) else ():
+                ours, theirs = score(actual, served[day][rows]), score(actual, rule[day][rows])
                 if ours is not None and theirs is not None:
-                    own[metric].append(ours)
-                    lead[metric].append(ours - theirs)
-        for metric in NOISY:
-            if own[metric]:
-                draws[metric][0].append(float(np.mean(own[metric])))
-                draws[metric][1].append(float(np.mean(lead[metric])))
+                    found[metric].append((ours, ours - theirs))
+        for metric, values in found.items():
+            if values:
+                own, lead = np.mean(values, axis=0)
+                draws[metric].append((float(own), float(lead)))
+    return {metric: _spread_of(values) for metric, values in draws.items()}
+
+
+def _spread_of(draws: Sequence[tuple[float, float]]) -> dict[str, float | None]:
+    if len(draws) < 2:
+        return {"own": None, "lead": None}
+    own, lead = np.std(draws, axis=0, ddof=1)
+    return {"own": float(own), "lead": float(lead)}
+
+
+def _report_exceeding(backtest: Backtest, rows: Rows, targets: Sequence[str]) -> dict[str, float | None]:
+    """Share of customers whose named categories exceed the total: as served, before the parts are scaled, of best rules."""
+
+    def share(predicted: Mapping[str, Mapping[date, FloatArray]]) -> float | None:
+        days = [day for day, chosen in rows.items() if chosen.any()]
+        parts = {day: [predicted[name][day][rows[day]] for name in targets] for day in days}
+        shares = [
+            exceeding_share(predicted[TOTAL_TARGET][day][rows[day]], np.column_stack(parts[day])) if targets else None
+            for day in days
+        ]
+        return _mean(shares)
+
+    names = (TOTAL_TARGET, *targets)
     return {
-        metric: {
-            name: float(np.std(values, ddof=1)) if len(values) > 1 else None
-            for name, values in zip(("own", "lead"), pair, strict=True)
+        "served": share({name: {day: backtest.served[day][name] for day in rows} for name in names}),
+        "before_scaling": share({name: backtest.contests[name].served.predicted for name in names}),
+        "best_rules": share({name: backtest.contests[name].best_rule.predicted for name in names}),
+    }
+
+
+def _report_probability(
+    backtest: Backtest, observations: Observations, populations: Mapping[str, Rows]
+) -> dict[str, Any]:
+    """Calibrated on the windows before, measured on the report windows, beside what is simpler; windows pooled.
+
+    Of everyone, with the reliability table and what is served window by window; under `active_90d` the same measures of
+    the customers active in the last 90 days, where there are any.
+    """
+    days = backtest.plan.report
+    told = _probabilities(backtest, observations)
+    outcome = {day: observations.bought[observations.on(day)] for day in days}
+
+    def measure(rows: Rows) -> dict[str, Any]:
+        bought = np.concatenate([outcome[day][rows[day]] for day in days])
+        return {
+            name: score_probability(bought, np.concatenate([by_day[day][rows[day]] for day in days]))
+            for name, by_day in told.items()
         }
-        for metric, pair in draws.items()
-    }
 
-
-def _report_probability(backtest: Backtest, observations: Observations) -> dict[str, Any]:
-    """Calibrated on the windows before, measured on the report windows, beside what is simpler."""
-    plan = backtest.plan
-    earlier = plan.before(plan.report)
-    rate = float(pooled(observations.bought, earlier, observations).mean())
-    outcome = pooled(observations.bought, plan.report, observations)
-    history = np.concatenate([observations.features[observations.on(day)] for day in plan.report])
-    heuristic = purchase_heuristic(
-        history[:, observations.names.index(DAYS_SINCE_LAST)],
-        history[:, observations.names.index(TOTAL_TRANSACTIONS)],
-    )
-    result: dict[str, Any] = {
-        "rate": score_probability(outcome, np.full(len(outcome), rate)),
-        "heuristic": score_probability(outcome, heuristic),
-    }
+    result: dict[str, Any] = measure(populations["all"])
     if backtest.purchase.raw:
-        raw = np.concatenate([backtest.purchase.raw[day] for day in plan.report])
-        rows = observations.ended_before(plan.report[0])
-        calibration = learn_probability(observations, backtest.purchase, earlier, rows) or AS_IT_IS
-        served = calibration.apply(raw)
-        result["uncalibrated"] = score_probability(outcome, raw)
-        result["served"] = {"name": backtest.purchase.learner.name, **score_probability(outcome, served)}
+        result["served"] = {"name": backtest.purchase.learner.name, **result["served"]}
     else:
-        served = np.full(len(outcome), rate)
-        result["served"] = {"name": "rate", "why": backtest.purchase.left_out, **result["rate"]}
-    result["reliability"] = reliability(served, outcome)
+        result["served"] = {"name": "rate", "why": backtest.purchase.left_out, **result["served"]}
+    result["windows"] = {day.isoformat(): score_probability(outcome[day], told["served"][day]) for day in days}
+    result["reliability"] = reliability(
+        np.concatenate([told["served"][day] for day in days]), np.concatenate([outcome[day] for day in days])
+    )
+    if any(rows.any() for rows in populations[ACTIVE].values()):
+        result[ACTIVE] = measure(populations[ACTIVE])
     return result
 
 
-def _report_interval(backtest: Backtest, observations: Observations, target: str) -> dict[str, Any]:
-    """Learned on the selection windows, measured on the report windows."""
+def _probabilities(backtest: Backtest, observations: Observations) -> dict[str, dict[date, FloatArray]]:
+    """Every way to tell who buys, on each report window: what is simpler, the classifier as it is, what is served."""
+    plan, purchase = backtest.plan, backtest.purchase
+    earlier = plan.before(plan.report)
+    rate = float(pooled(observations.bought, earlier, observations).mean())
+    since, count = (observations.names.index(name) for name in (DAYS_SINCE_LAST, TOTAL_TRANSACTIONS))
+    history = {day: observations.features[observations.on(day)] for day in plan.report}
+    told = {
+        "rate": {day: np.full(len(rows), rate) for day, rows in history.items()},
+        "heuristic": {day: purchase_heuristic(rows[:, since], rows[:, count]) for day, rows in history.items()},
+    }
+    if not purchase.raw:
+        return {**told, "served": told["rate"]}
+    rows = observations.ended_before(plan.report[0])
+    calibration = learn_probability(observations, purchase, earlier, rows) or AS_IT_IS
+    raw = {day: purchase.raw[day] for day in plan.report}
+    return {**told, "uncalibrated": raw, "served": {day: calibration.apply(each) for day, each in raw.items()}}
+
+
+def _report_interval(
+    backtest: Backtest, observations: Observations, target: str, populations: Mapping[str, Rows]
+) -> dict[str, Any]:
+    """Learned on the selection windows, measured on the report windows; of everyone, and of the active ones."""
     selection, report = backtest.plan.selection, backtest.plan.report
     intervals = fit_intervals(
         pooled(observations.spend[target], selection, observations), served_on(backtest, selection, target)
     )
-    predicted = served_on(backtest, report, target)
-    return score_interval(
-        pooled(observations.spend[target], report, observations), predicted, *intervals.around(predicted)
-    )
+    actual, predicted = pooled(observations.spend[target], report, observations), served_on(backtest, report, target)
+    ends = intervals.around(predicted)
+    active = np.concatenate([populations[ACTIVE][day] for day in report])
+    result: dict[str, Any] = {**score_interval(actual, predicted, *ends)}
+    if active.any():
+        result[ACTIVE] = score_interval(actual[active], predicted[active], *(end[active] for end in ends))
+    return result

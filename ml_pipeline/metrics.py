@@ -16,6 +16,7 @@ MAPE_FLOOR = 0.05  # of the actual mean, for denominators
 CAP_QUANTILE = 0.995
 TIE_SEED = 20_240_229
 PROBABILITY_FLOOR = 1e-6
+EXCEEDS = 1e-9  # of the total (of one unit, where that is more): less is rounding
 
 
 def mae(actual: FloatArray, predicted: FloatArray) -> float:
@@ -130,6 +131,16 @@ def bias(actual: FloatArray, predicted: FloatArray) -> float | None:
     """Σ predicted / Σ actual: 1 is right in aggregate. None when nobody spent anything."""
     total = float(actual.sum())
     return None if total <= 0 else float(predicted.sum()) / total
+
+
+def exceeding_share(total: FloatArray, parts: FloatArray) -> float | None:
+    """Share of customers whose named categories (n, k) add up to more than their total (n,), beyond rounding of floats.
+
+    None without categories: nothing can exceed anything.
+    """
+    if not parts.shape[1]:
+        return None
+    return float((parts.sum(axis=1) > total + EXCEEDS * np.maximum(total, 1.0)).mean())
 
 
 def auc(outcome: FloatArray, score: FloatArray) -> float | None:

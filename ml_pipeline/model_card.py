@@ -8,9 +8,22 @@ from ml_pipeline.rules import RULE_BY_NAME
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import SEGMENTS, money_columns
 
-_LEARNED_ON = (
-    "Learned on the selection windows, measured on the report windows; what serves is then learned anew on both, so these "
-    "figures are of its kind and not of itself."
+_OF_ITS_KIND = (
+    "What serves is then fitted anew on all {days} days, and corrections, calibration and usual shares learn from the report "
+    "windows too: the figures of this card are of its kind and not of itself."
+)
+_HOW_TO_READ = (
+    "- **bias** = Σ predicted / Σ actual: 1 is right in sum. MAE is never read without it: predicting nearly nothing can win MAE.\n"
+    "- **capped R²**: both sides clipped at the 99.5th percentile of actual spend, so that one wholesale order does not decide.\n"
+    "- **D²**: share of Tweedie deviance (power 1.5) explained, predictions floored at 1 % of the actual mean.\n"
+    "- **nGini**: how well customers are ranked, 1 as the truth would, 0 at random. **Spearman** is a rank correlation.\n"
+    "- **decile MAPE**: by tenth of prediction, mean predicted against mean actual; 0 is right at every level. Denominators "
+    "are floored at 5 % of the actual mean.\n"
+    "- **bootstrap SD**: how far chance alone moves a figure when customers are drawn anew. How one month differs from "
+    "another is not in it; for that look at the windows side by side.\n"
+    "- Names: `rate` learns on top of the customer's own past rate; a `hurdle` is the probability of buying times the amount "
+    "of a purchase; `calibrated` is corrected by what it was wrong by on earlier windows; `share of total` is the usual share "
+    "of the customer times the served total; `a + b` is the mean of both."
 )
 METRIC_TITLES = {
     "mae": "MAE",
@@ -43,11 +56,13 @@ def write_model_card(
         _windows(content, backtest),
         _leaks(backtest),
         _served(content, backtest, targets),
+        f"## How to read the tables\n\n{_HOW_TO_READ}",
         *(
             _target_table(target, backtest, population)
             for target in targets_of(targets)
             for population in POPULATION_TITLES
         ),
+        _exceeding(backtest, targets),
         _probability(backtest),
         _intervals(backtest, targets),
         _limits(content),
@@ -106,14 +121,37 @@ def verdict_of(contest: Mapping[str, Any]) -> str:
         text += f" On the report windows it is better on {' and '.join(won)}."
     if lost:
         text += f" On the report windows it is **not** better on {' and '.join(lost)}."
+    chance = [names[metric] for metric, better in held.items() if better and _is_chance(contest, metric)]
+    if chance:
+        text += f" Its lead on {' and '.join(chance)} is within two bootstrap SDs: chance may have given it."
     return text
+
+
+def _is_chance(contest: Mapping[str, Any], metric: str) -> bool:
+    """Whether the lead over the best rule on the report windows is no more than chance may give."""
+    deviation = contest.get("noise", {}).get(metric, {}).get("lead")
+    lead = _lead(contest, metric)
+    return deviation is not None and lead is not None and lead <= 2 * deviation
+
+
+def _lead(contest: Mapping[str, Any], metric: str) -> float | None:
+    """By how much what serves is above the best rule on the report windows."""
+    own, rule = contest["reconciled"]["all"].get(metric), _best_rule(contest)["metrics"]["all"].get(metric)
+    return None if own is None or rule is None else own - rule
+
+
+def _best_rule(contest: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(each for each in contest["candidates"] if each["name"] == contest["best_rule"])
+    return found
 
 
 def _margin(contest: Mapping[str, Any]) -> str:
     """By how much, in scores, and how much of that chance alone would give."""
     if contest["selection_advantage"] is None:
         return " (there was nothing for a model to learn)"
-    return f" (score {contest['selection_advantage']:+.3f}, bootstrap SD {contest['selection_noise']:.3f})"
+    best = contest.get("best_model_advantage", contest["selection_advantage"])
+    highest = f", the highest of all {best:+.3f}" if f"{best:.3f}" != f"{contest['selection_advantage']:.3f}" else ""
+    return f" (score {contest['selection_advantage']:+.3f}{highest}, bootstrap SD {contest['selection_noise']:.3f})"
 
 
 def _summary(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
@@ -132,7 +170,11 @@ def _sampled(content: Mapping[str, Any]) -> str:
     """What was not used, where something was not."""
     text = ""
     if content["buyers"] > content["trained_on"]["customers"]:
-        text += f" These customers were drawn at random from the {content['buyers']:,} who ever bought."
+        last = content["trained_on"]["last_as_of"]
+        text += (
+            f" They are {content['trained_on']['customers']:,} of the {content['buyers']:,} who ever bought; the others first "
+            f"bought on or after {last} or, in a shop with more customers than a training takes, were left out by lot."
+        )
     if content["unused_features"]:
         text += (
             f" The history is too short to tell a season from a trend, so {', '.join(content['unused_features'])} "
@@ -153,7 +195,8 @@ def _data(content: Mapping[str, Any], data_report: Mapping[str, Any]) -> str:
     ]
     lines += ["", render_table(["table", "rows in", "kept", "set aside", "money set aside"], rows)]
     lines += ["", "Every rule of the cleaning with its count is in `data_report.json` of this version."]
-    lines.append("")
+    if content["net_floor"]:
+        lines.append("")
     for target, floor in (content["net_floor"] or {}).items():
         if floor["floored_rows"]:
             lines += [
@@ -176,7 +219,22 @@ def _windows(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
         f"learned on {', '.join(backtest['calibration_days'])}, what serves was selected on "
         f"{', '.join(backtest['selection_days'])}, and the tables below report {', '.join(backtest['report_days'])} "
         f"(means over windows). The number of boosting rounds was found on other customers than those learned from, in the "
-        f"windows before all of these.\n\n{backtest['selection_rule']}"
+        f"windows before all of these.{_search(content)}\n\n{backtest['selection_rule']}\n\n"
+        f"{_OF_ITS_KIND.format(days=content['trained_on']['as_of_days'])}"
+    )
+
+
+def _search(content: Mapping[str, Any]) -> str:
+    """What came of the search for the shape of the trees, on windows before all judged ones; nothing without a search."""
+    trials = content["search"]["trials"]
+    if not trials:
+        return ""
+    chosen = {name: value for name, value in trials[0].items() if name != "score"} != content["search"]["chosen"]
+    outcome = "another than the default was clearly better and is used" if chosen else "none was clearly better"
+    late = content["search"]["stopped_by_time"]
+    return (
+        f" There, too, {len(trials) - 1} other shapes of trees were tried beside the default: {outcome}"
+        f"{f'; for {late} more there was no time' if late else ''}."
     )
 
 
@@ -215,8 +273,10 @@ def _leaks(backtest: Mapping[str, Any]) -> str:
 def _target_table(target: str, backtest: Mapping[str, Any], population: str) -> str:
     contest = backtest["targets"][target]
     counts = ", ".join(f"{n:,}" for n in backtest["populations"][population].values())
-    table = render_table(["", *METRIC_TITLES.values()], candidate_rows(contest, population))
-    lines = [f"## {target}: {POPULATION_TITLES[population]} ({counts} rows)", "", table, ""]
+    header, rows = ["", *METRIC_TITLES.values()], candidate_rows(contest, population)
+    if population == "all":
+        header, rows = _with_selection_scores(header, rows, contest)
+    lines = [f"## {target}: {POPULATION_TITLES[population]} ({counts} rows)", "", render_table(header, rows), ""]
     if population == "all":
         lines += _spread(contest)
         lines += [
@@ -227,17 +287,27 @@ def _target_table(target: str, backtest: Mapping[str, Any], population: str) -> 
     return "\n".join(lines).rstrip()
 
 
+def _with_selection_scores(
+    header: list[str], rows: list[list[str]], contest: Mapping[str, Any]
+) -> tuple[list[str], list[list[str]]]:
+    """One more column: the score on the selection windows, which alone decided."""
+    scores = [each["selection_score"] for each in contest["candidates"] if each["metrics"] is not None]
+    cells = [*(render_number(score) for score in scores), ""]
+    return [*header, "score that chose"], [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
+
+
 def _spread(contest: Mapping[str, Any]) -> list[str]:
-    """How the served figures differ between windows, and by how much chance alone moves them."""
-    lines = []
-    windows = contest["reconciled"]["all"].get("windows", {})
-    for metric, noise in contest["noise"].items():
-        values = ", ".join(f"{render_number(each[metric])} ({day})" for day, each in windows.items())
-        own, lead = (render_number(noise[name]) for name in ("own", "lead"))
-        lines.append(
-            f"- {METRIC_TITLES[metric]} of what serves: {values}; bootstrap SD {own}, of its lead over the best rule {lead}."
-        )
-    return lines
+    """What serves and the best rule window by window, and by how much chance alone moves the means."""
+    noise, rule = contest["noise"], _best_rule(contest)
+    rows = []
+    sides = (("served", contest["reconciled"]["all"]), (RULE_BY_NAME[rule["name"]].title, rule["metrics"]["all"]))
+    for title, means in sides:
+        for day, metrics in means.get("windows", {}).items():
+            rows.append([f"{title}, {day}", *(render_number(metrics[metric]) for metric in noise)])
+    rows.append(["lead of what serves", *(render_number(_lead(contest, metric)) for metric in noise)])
+    for title, name in (("bootstrap SD of what serves", "own"), ("bootstrap SD of its lead", "lead")):
+        rows.append([title, *(render_number(noise[metric][name]) for metric in noise)])
+    return ["Window by window:", "", render_table(["", *(METRIC_TITLES[metric] for metric in noise)], rows), ""]
 
 
 def _plain(name: str) -> str:
@@ -245,31 +315,84 @@ def _plain(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _probability(backtest: Mapping[str, Any]) -> str:
+def _exceeding(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
+    """How often the parts say more than the whole."""
+    header = ["", *POPULATION_TITLES.values()]
     titles = {
-        "rate": "share of buyers for everyone",
-        "heuristic": "documented rule of thumb",
-        "uncalibrated": "classifier, as it is",
-        "served": "served, calibrated",
+        "best_rules": "the best simple rule of each target",
+        "before_scaling": "what serves each target, before scaling",
+        "served": "served",
     }
-    measured = backtest["probability"]
+    shares = backtest["categories_exceed_total"]
     rows = [
-        [title, *(render_number(measured[key].get(name)) for name in ("auc", "log_loss", "brier", "mean_probability"))]
-        for key, title in titles.items()
-        if key in measured
+        [title, *(_share(shares[population][name]) for population in POPULATION_TITLES)]
+        for name, title in titles.items()
     ]
+    text = render_table(header, rows) if targets else "There are no named categories."
+    return f"## Customers whose named categories exceed the total\n\n{text}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+_PROBABILITIES = {
+    "rate": "share of buyers for everyone",
+    "heuristic": "documented rule of thumb",
+    "uncalibrated": "classifier, as it is",
+    "served": "served, calibrated",
+}
+
+
+def _probability(backtest: Mapping[str, Any]) -> str:
+    measured = backtest["probability"]
+    header = ["", "AUC", "log loss", "Brier", "mean"]
+    sections = [
+        "## Purchase probability",
+        "Calibrated on the windows before (beta calibration, Kull et al. 2017, trusted the less the more the shop's level "
+        "swings), measured on the report windows, all customers of all windows together.",
+        _bought(measured, "all"),
+        render_table(header, [*_probability_rows(measured), *_probability_windows(measured)]),
+    ]
+    if measured["served"].get("name") != "rate":
+        sections[-1] += f"\n\n{_worth(measured)}"
+    active = measured.get("active_90d")
+    if active:
+        sections += [_bought(active, "active_90d"), render_table(header, _probability_rows(active))]
     tenths = [
         [str(number), f"{tenth['customers']:,}", f"{tenth['predicted']:.3f}", f"{tenth['bought']:.3f}"]
         for number, tenth in enumerate(measured["reliability"], start=1)
     ]
-    share = measured["served"]["share_buying"]
-    return (
-        f"## Purchase probability\n\nOf the judged customers {share:.1%} bought in the window. "
-        "Calibrated on the windows before (beta calibration, Kull et al. 2017, trusted the less the more the shop's level "
-        f"swings), measured on the report windows.\n\n{render_table(['', 'AUC', 'log loss', 'Brier', 'mean'], rows)}\n\n"
-        "Reliability of the served probability, by tenth:\n\n"
-        f"{render_table(['tenth', 'customers', 'mean predicted', 'share that bought'], tenths)}"
-    )
+    sections += [
+        "Reliability of the served probability, by tenth:",
+        render_table(["tenth", "customers", "mean predicted", "share that bought"], tenths),
+    ]
+    return "\n\n".join(sections)
+
+
+def _worth(measured: Mapping[str, Any]) -> str:
+    """Whether what serves beats what anyone could say without a model, on the same rows."""
+    better = {name: measured["served"]["brier"] < measured[name]["brier"] for name in ("rate", "heuristic")}
+    if all(better.values()):
+        return "By Brier score what serves is better than both the share of buyers and the rule of thumb."
+    lost = " and ".join(f"the {_PROBABILITIES[name]}" for name, won in better.items() if not won)
+    return f"By Brier score what serves is **not** better than {lost}."
+
+
+def _bought(measured: Mapping[str, Any], population: str) -> str:
+    return f"Of {POPULATION_TITLES[population]} {measured['served']['share_buying']:.1%} bought in the window:"
+
+
+def _probability_rows(measured: Mapping[str, Any]) -> list[list[str]]:
+    return [[title, *_buying(measured[key])] for key, title in _PROBABILITIES.items() if key in measured]
+
+
+def _probability_windows(measured: Mapping[str, Any]) -> list[list[str]]:
+    return [[f"served, {day}", *_buying(metrics)] for day, metrics in measured["windows"].items()]
+
+
+def _buying(metrics: Mapping[str, Any]) -> list[str]:
+    return [render_number(metrics.get(name)) for name in ("auc", "log_loss", "brier", "mean_probability")]
 
 
 def render_ceiling(ceiling: Mapping[str, Any]) -> str:
@@ -309,18 +432,35 @@ def beside_card(timings: Mapping[str, Mapping[str, float]] | None, ceiling: Mapp
 
 
 def _intervals(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
+    header = ["", "covered", "below", "above", "most below in a decile", "most above in a decile"]
     rows = []
     for target in targets_of(targets):
         interval = backtest["intervals"][target]
-        rows.append(
-            [
-                target,
-                *(f"{interval[key]:.1%}" for key in ("covered", "below", "above")),
-                *(f"{max(interval[f'{side}_by_decile']):.1%}" for side in ("below", "above")),
-            ]
+        rows.append(_coverage(target, interval))
+        if "active_90d" in interval:
+            rows.append(_coverage(f"{target}, active in the last 90 days", interval["active_90d"]))
+    total = backtest["intervals"][TOTAL_TARGET]
+    deciles = [
+        [str(number), f"{1 - below - above:.1%}", f"{below:.1%}", f"{above:.1%}"]
+        for number, (below, above) in enumerate(
+            zip(total["below_by_decile"], total["above_by_decile"], strict=True), start=1
         )
-    header = ["", "covered", "below", "above", "most below in a decile", "most above in a decile"]
-    return f"## 80 % intervals\n\n{_LEARNED_ON}\n\n{render_table(header, rows)}"
+    ]
+    return (
+        "## 80 % intervals\n\nLearned on the selection windows, measured on the report windows; what serves learns from "
+        "both. Each side should miss 10 %; below can miss nobody where the lower end is 0, so more than 80 % may be covered."
+        f"\n\n{render_table(header, rows)}\n\n"
+        "The total by tenth of prediction, lowest first:\n\n"
+        f"{render_table(['tenth', 'covered', 'below', 'above'], deciles)}"
+    )
+
+
+def _coverage(title: str, interval: Mapping[str, Any]) -> list[str]:
+    return [
+        title,
+        *(f"{interval[key]:.1%}" for key in ("covered", "below", "above")),
+        *(f"{max(interval[f'{side}_by_decile']):.1%}" for side in ("below", "above")),
+    ]
 
 
 def _limits(content: Mapping[str, Any]) -> str:

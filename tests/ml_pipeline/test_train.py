@@ -444,7 +444,8 @@ def test_a_large_shop_is_learned_from_by_a_sample_of_whole_customers_and_serves_
     assert content["trained_on"]["observations"] <= 700
     assert content["trained_on"]["customers"] == 700 // content["trained_on"]["as_of_days"]
     assert load_snapshot(tmp_path, pair.snapshot_id).n_customers == 400
-    assert "were drawn at random from the 400 who ever bought" in (tmp_path / "MODEL_CARD.md").read_text()
+    drawn = content["trained_on"]["customers"]
+    assert f"They are {drawn} of the 400 who ever bought" in (tmp_path / "MODEL_CARD.md").read_text()
 
 
 def test_the_truth_of_another_shop_gives_no_ceiling_but_a_warning(noise, sample_tables, tmp_path, caplog):
