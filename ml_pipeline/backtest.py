@@ -6,7 +6,7 @@ target is chosen on the selection block alone and reported on the later report b
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -43,7 +43,9 @@ LEAST_ROWS = 50  # fewer rows teach a booster nothing
 FEWEST_ROUNDS = 10
 SELECTION_RULE = (
     f"A candidate's score is capped R² + D² + normalised Gini − {MAPE_WEIGHT:g} × decile MAPE, averaged over the selection "
-    "windows (undefined counts 0); of equal scores the lower RMSE decides. "
+    "windows (undefined counts 0); of equal scores the lower RMSE decides. Before, all predictions of a window are divided "
+    "by one factor: the bias of the middle model there, to the power of the share of it that the shop's swings from window "
+    "to window explain. "
     "The model or blend with the highest score must beat the best rule on the same rows by more than "
     f"{NOISE_MARGIN:g} bootstrap standard deviations of their difference ({RESAMPLES} paired resamples of customers); "
     "else the best rule serves. Of all that come within one such deviation of the highest score, which chance alone may "
@@ -382,28 +384,57 @@ def formula_of(candidate: Candidate, learned: Learned) -> Formula:
 
 
 def _choose(target: str, models: Mapping[str, Judged], candidates: Sequence[Candidate], bench: Bench) -> Contest:
-    labels, days, observations = bench.observations.spend[target], bench.plan.selection, bench.observations
-
-    def mean_of(metric: Callable[[FloatArray, FloatArray], float], candidate: Candidate) -> float:
-        return float(np.mean([metric(labels[observations.on(day)], candidate.predicted[day]) for day in days]))
-
     judged = [candidate for candidate in candidates if candidate.predicted]
-    scores = {candidate.name: mean_of(score, candidate) for candidate in judged}
+    windows = _selection_windows(target, judged, bench)
+    scores = {candidate.name: _mean_score(windows, candidate.name) for candidate in judged}
 
     def rank(candidate: Candidate) -> tuple[float, float]:
         """Where everybody spends the same no score is defined, and the first rule (zero) must not win by its place."""
-        return scores[candidate.name], -mean_of(rmse, candidate)
+        return scores[candidate.name], -float(np.mean([rmse(each.actual, each.of[candidate.name]) for each in windows]))
 
     best_rule = max((c for c in judged if c.kind == RULE), key=rank)
     best_model = max((c for c in judged if c.kind != RULE), key=rank, default=None)
     if best_model is None:
         return Contest(target, models, tuple(candidates), scores, best_rule, best_rule, None, None)
     advantage = scores[best_model.name] - scores[best_rule.name]
-    noise = _score_noise(best_model, best_rule, observations, days, target, bench.effort.seed)
+    noise = _score_noise(windows, best_model.name, best_rule.name, bench.effort.seed)
     near = [c for c in judged if c.recipe and scores[c.name] >= scores[best_model.name] - NEAR * noise]
     robust = max(near, key=lambda candidate: (candidate.recipe.parts if candidate.recipe else 0, *rank(candidate)))
     served = robust if advantage > NOISE_MARGIN * noise else best_rule
     return Contest(target, models, tuple(candidates), scores, served, best_rule, advantage, noise)
+
+
+@dataclass(frozen=True)
+class SelectionWindow:
+    """What came (n,) on one selection window, and what each candidate said (n,), by name."""
+
+    actual: FloatArray
+    of: Mapping[str, FloatArray]
+
+
+def _selection_windows(target: str, judged: Sequence[Candidate], bench: Bench) -> list[SelectionWindow]:
+    """The selection windows, without as much of their level as nobody could know.
+
+    All candidates of a window are scaled by one factor: the middle one's bias, as far as the shop's level swings. Without
+    it the one would win whose own mistake happens to point the way that the window went.
+    """
+    observations, days = bench.observations, bench.plan.selection
+    labels = observations.spend[target]
+    rows = observations.ended_before(days[0])
+    windows = []
+    for day in days:
+        actual = labels[observations.on(day)]
+        swing = 1 - _trust(labels, observations, rows, [max(bench.plan.before(days))])
+        total = float(actual.sum())
+        biases = [float(c.predicted[day].sum()) / total for c in judged if c.kind != RULE and total > 0]
+        middle = float(np.median(biases)) if biases else 1.0
+        shock = middle**swing if middle > 0 else 1.0
+        windows.append(SelectionWindow(actual, {c.name: c.predicted[day] / shock for c in judged}))
+    return windows
+
+
+def _mean_score(windows: Sequence[SelectionWindow], name: str) -> float:
+    return float(np.mean([score(window.actual, window.of[name]) for window in windows]))
 
 
 def score(actual: FloatArray, predicted: FloatArray) -> float:
@@ -412,22 +443,19 @@ def score(actual: FloatArray, predicted: FloatArray) -> float:
     return sum(part or 0.0 for part in parts) - MAPE_WEIGHT * (decile_mape(actual, predicted) or 0.0)
 
 
-def _score_noise(
-    one: Candidate, other: Candidate, observations: Observations, days: Sequence[date], target: str, seed: int
-) -> float:
+def _score_noise(windows: Sequence[SelectionWindow], one: str, other: str, seed: int) -> float:
     """Standard deviation of the difference of two scores when the customers of each window are drawn anew.
 
     Paired bootstrap (Efron & Tibshirani 1993, chapter 16): both candidates are judged on the same draw.
     """
     rng = np.random.default_rng(seed)
-    labels = observations.spend[target]
     differences = np.zeros(RESAMPLES)
-    for day in days:
-        actual = labels[observations.on(day)]
+    for window in windows:
         for resample in range(RESAMPLES):
-            rows = rng.integers(0, len(actual), len(actual))
-            gained = score(actual[rows], one.predicted[day][rows]) - score(actual[rows], other.predicted[day][rows])
-            differences[resample] += gained / len(days)
+            rows = rng.integers(0, len(window.actual), len(window.actual))
+            actual = window.actual[rows]
+            gained = score(actual, window.of[one][rows]) - score(actual, window.of[other][rows])
+            differences[resample] += gained / len(windows)
     return float(differences.std(ddof=1))
 
 
