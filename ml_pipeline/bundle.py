@@ -19,7 +19,8 @@ from typing import Any
 from ml_pipeline.errors import BundleMismatch, NoServingModel, PipelineError
 from ml_pipeline.features import feature_names
 
-FORMAT = 1
+FORMAT = 2
+"""2: what serves is a formula over members; 1 named one member or rule."""
 POINTER = "current.json"
 METADATA = "metadata.json"
 
@@ -194,6 +195,7 @@ def load_metadata(models_dir: Path, bundle_id: str) -> BundleMetadata:
 def check_format(content: Mapping[str, Any], bundle_id: str) -> None:
     """Refuses metadata of another format and metadata that lacks what every bundle has."""
     missing = [key for key in ("features", "targets", "as_of", "currency", "members", "serving") if key not in content]
+    missing += [f"the formula of {name}" for name, each in content.get("serving", {}).items() if "formula" not in each]
     if content.get("format") != FORMAT or missing:
         lacking = f", without {', '.join(missing)}" if missing else ""
         raise BundleMismatch(

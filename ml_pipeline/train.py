@@ -45,6 +45,7 @@ from ml_pipeline.bundle import (
     write_atomically,
     write_pointer,
 )
+from ml_pipeline.calibration import PROBABILITY_FLOOR
 from ml_pipeline.candidates import LIGHTGBM, OF_EVERY_TARGET, PURCHASE, XGBOOST, name_of
 from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.engine import open_engine
@@ -481,7 +482,8 @@ def _serving(backtest: Backtest, observations: Observations) -> dict[str, Any]:
 def _probability(backtest: Backtest, observations: Observations, members: Sequence[TrainedMember]) -> dict[str, Any]:
     days, everything = backtest.plan.origins, slice(0, len(observations))
     if all(each.learner is not PURCHASE for each in members):
-        return {"kind": "rate", "rate": float(pooled(observations.bought, days, observations).mean())}
+        rate = float(pooled(observations.bought, days, observations).mean())
+        return {"kind": "rate", "rate": min(max(rate, PROBABILITY_FLOOR), 1 - PROBABILITY_FLOOR)}
     calibration = learn_probability(observations, backtest.purchase, days, everything)
     return {
         "kind": "model",
