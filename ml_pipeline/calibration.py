@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 FloatArray = npt.NDArray[np.float64]
 
 PROBABILITY_FLOOR = 0.001  # nobody is certain to buy, nobody certain not to
-DRIFT = 0.05  # standard deviation of the log level by which models are off for a reason, as opposed to swings
+DRIFT = 0.03  # standard deviation of the log level by which models are off for a reason, as opposed to swings
 LEVELS = 5
 LEVEL_SPREAD = 0.3  # standard deviation of the log factors between levels, before anything is seen
 
