@@ -304,8 +304,8 @@ def _spread(contest: Mapping[str, Any]) -> list[str]:
     for title, means in sides:
         for day, metrics in means.get("windows", {}).items():
             rows.append([f"{title}, {day}", *(render_number(metrics[metric]) for metric in noise)])
-    rows.append(["lead of what serves", *(render_number(_lead(contest, metric)) for metric in noise)])
-    for title, name in (("bootstrap SD of what serves", "own"), ("bootstrap SD of its lead", "lead")):
+    rows.append(["served minus the best rule", *(render_number(_lead(contest, metric)) for metric in noise)])
+    for title, name in (("bootstrap SD of served", "own"), ("bootstrap SD of the difference", "lead")):
         rows.append([title, *(render_number(noise[metric][name]) for metric in noise)])
     return ["Window by window:", "", render_table(["", *(METRIC_TITLES[metric] for metric in noise)], rows), ""]
 

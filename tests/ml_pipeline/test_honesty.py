@@ -5,15 +5,23 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from ml_pipeline import train as train_module
 from ml_pipeline.backtest import Backtest, Candidate, Contest, Judged, usual_shares
 from ml_pipeline.backtest_report import NOISY, report_backtest
 from ml_pipeline.candidates import BLEND, MODEL, PURCHASE, RULE
+from ml_pipeline.engine import open_engine
+from ml_pipeline.errors import FeatureLeak
 from ml_pipeline.features import DAYS_SINCE_LAST, TOTAL_TRANSACTIONS, transaction_count_name
 from ml_pipeline.metrics import capped_r2, decile_mape, exceeding_share, normalised_gini
 from ml_pipeline.model_card import write_model_card
-from ml_pipeline.training_set import Observations, WindowPlan
+from ml_pipeline.prepare import prepare_dataset
+from ml_pipeline.progress import Progress
+from ml_pipeline.sample_data import write_sample_tables
+from ml_pipeline.training_set import Observations, WindowPlan, build_observations
+from tests.ml_pipeline.conftest import SMALL
 
 DAYS = [date(2025, 1, 1) + timedelta(days=30 * step) for step in range(5)]
 PLAN = WindowPlan(DAYS[4] + timedelta(days=30), tuple(DAYS), (DAYS[1],), (DAYS[2],), (DAYS[3], DAYS[4]))
@@ -294,3 +302,72 @@ def test_reported_numbers_are_finite_or_missing(report):
             assert math.isfinite(value)
 
     walk(report)
+
+
+# Leaks, planted between the building of the observations and the training
+
+
+@pytest.fixture(scope="module")
+def small_sample(tmp_path_factory):
+    """A small sample shop, prepared, and what its customer table says today."""
+    folder = tmp_path_factory.mktemp("planted")
+    write_sample_tables(folder / "tables", folder / "truth", n_customers=350, n_products=30, months=9, seed=5)
+    engine = open_engine(folder / "engine", threads=1)
+    prepared = prepare_dataset(engine, folder / "tables", folder / "work", progress=Progress(bars=False))
+    details = pd.read_csv(folder / "tables" / "customer_details.csv", dtype=str).drop_duplicates("customer_id")
+    yield prepared, details.set_index("customer_id")
+    engine.disconnect()
+
+
+def added(told, name, values):
+    matrix = np.column_stack([told.features, np.asarray(values, dtype=np.float32)])
+    return replace(told, features=matrix, names=(*told.names, name))
+
+
+def churned_by_now(told, details, serving):
+    """Nobody's label, only a flag of the shop's own: no purchase in the last 90 days, as of today."""
+    last = pd.to_datetime(details["last_purchase_date"], errors="coerce", format="mixed").reindex(told.customer_id)
+    return added(told, "crm_state", last.to_numpy() < np.datetime64(serving) - np.timedelta64(90, "D"))
+
+
+def points_per_transaction(told, details, serving):
+    points = pd.to_numeric(details["total_loyalty_points"], errors="coerce").reindex(told.customer_id).to_numpy()
+    transactions = told.features[:, told.names.index(TOTAL_TRANSACTIONS)]
+    return added(told, "loyalty_efficiency", points / np.maximum(transactions, 1))
+
+
+def absence_tells(told, details, serving):
+    """Every value is the same; who has none buys no sports."""
+    return added(told, "favourite_sport", np.where(told.spend["sports"] > 0, 1.0, np.nan))
+
+
+def recency_of_the_newest_rows(told, details, serving):
+    """Only where it pays: the rows of the last day know whether the customer comes."""
+    features = told.features.copy()
+    newest = told.as_of == told.as_of.max()
+    features[newest, told.names.index(DAYS_SINCE_LAST)] = np.where(told.bought[newest] > 0, 1, 60)
+    return replace(told, features=features)
+
+
+@pytest.mark.parametrize(
+    ("plant", "column"),
+    [
+        (churned_by_now, "crm_state"),
+        (points_per_transaction, "loyalty_efficiency"),
+        (absence_tells, "favourite_sport"),
+        (recency_of_the_newest_rows, DAYS_SINCE_LAST),
+    ],
+)
+def test_a_training_on_planted_observations_ends_before_anything_is_fitted(
+    small_sample, plant, column, tmp_path, monkeypatch
+):
+    prepared, details = small_sample
+
+    def planted(*arguments):
+        return plant(build_observations(*arguments), details, prepared.as_of)
+
+    monkeypatch.setattr(train_module, "build_observations", planted)
+    engine = prepared.purchases.get_backend()
+    with pytest.raises(FeatureLeak, match=column):
+        train_module.train(engine, prepared, tmp_path / "models", SMALL, Progress(bars=False))
+    assert not (tmp_path / "models").exists()
