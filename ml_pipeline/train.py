@@ -33,7 +33,6 @@ from ml_pipeline.backtest import (
     run_backtest,
     served_on,
     usual_shares,
-    why_not,
 )
 from ml_pipeline.backtest_report import fit_seconds, report_backtest
 from ml_pipeline.bundle import (
@@ -49,7 +48,7 @@ from ml_pipeline.calibration import PROBABILITY_FLOOR
 from ml_pipeline.candidates import LIGHTGBM, OF_EVERY_TARGET, PURCHASE, XGBOOST, name_of
 from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.engine import open_engine
-from ml_pipeline.errors import BadSampleRequest, NotEnoughHistory
+from ml_pipeline.errors import BadSampleRequest, NotEnoughHistory, PipelineError
 from ml_pipeline.intervals import COVERAGE, fit_intervals
 from ml_pipeline.leak_checks import LeakReport, check_for_leaks
 from ml_pipeline.learners import Effort, Learner
@@ -146,13 +145,14 @@ def profile_of(name: str, threads: int) -> Profile:
 
 @dataclass(frozen=True)
 class TrainedMember:
-    """A member of the bundle to be and what the metadata says of it."""
+    """A member of the bundle to be and what the metadata says of it. last_as_of: the newest day it learned from."""
 
     name: str
     target: str
     learner: Learner
     member: Member
     rounds: int
+    last_as_of: date
 
 
 def train(
@@ -288,18 +288,36 @@ def _fit_final(
 ) -> list[TrainedMember]:
     """The documented members of every target, what else serves, and the classifier, on all observations.
 
-    With the rounds that the backtest found.
+    With the rounds that the backtest found. A model that the newest windows keep from converging is the one that was
+    reported: it learns from what had ended before them.
     """
+    everything = np.arange(len(observations))
     members = []
     for target, learner, rounds in _final_fits(backtest, targets):
         stage.doing(f"{target}: {learner.name}")
-        fold = fold_of(observations, np.arange(len(observations)), learner, target)
-        if not why_not(fold, learner):
-            fitted = learner.fit(fold, observations.names, effort, target=target, rounds=rounds)
-            name = name_of(learner, target)
-            members.append(TrainedMember(name, target, learner, fitted.member, fitted.rounds))
+        try:
+            member = _fit_member(learner, target, rounds, everything, observations, effort)
+        except PipelineError as problem:
+            log.warning("fitted without the newest windows", extra={"member": learner.name, "why": str(problem)})
+            as_reported = everything[observations.ended_before(backtest.plan.report[0])]
+            member = _fit_member(learner, target, rounds, as_reported, observations, effort)
+        members.append(member)
         stage.advance()
     return members
+
+
+def _fit_member(
+    learner: Learner,
+    target: str,
+    rounds: int | None,
+    rows: npt.NDArray[np.int64],
+    observations: Observations,
+    effort: Effort,
+) -> TrainedMember:
+    fold = fold_of(observations, rows, learner, target)
+    fitted = learner.fit(fold, observations.names, effort, target=target, rounds=rounds)
+    last = observations.as_of[rows[-1]].item()
+    return TrainedMember(name_of(learner, target), target, learner, fitted.member, fitted.rounds, last)
 
 
 def _final_fits(backtest: Backtest, targets: Sequence[str]) -> list[tuple[str, Learner, int | None]]:
@@ -437,6 +455,7 @@ def _metadata(
                 "target": trained.target,
                 "kind": trained.learner.kind,
                 "rounds": trained.rounds,
+                "last_as_of": trained.last_as_of.isoformat(),
                 "integrators": trained.learner in INTEGRATORS,
             }
             for trained in members

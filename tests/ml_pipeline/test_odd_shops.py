@@ -1,0 +1,207 @@
+"""Whole trainings on shops that no sample looks like: noise, habit, silence, a handful of customers, a whale."""
+
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pytest
+
+from ml_pipeline.backtest import Backtest, Candidate, Contest, Judged
+from ml_pipeline.bundle import METADATA, content_id, load_metadata, versions_dir
+from ml_pipeline.candidates import MODEL, PURCHASE, Recipe
+from ml_pipeline.engine import open_engine
+from ml_pipeline.errors import BundleMismatch, NotEnoughHistory
+from ml_pipeline.features import (
+    DAYS_FIRST_TO_LAST,
+    DAYS_SINCE_FIRST,
+    MEAN_REPEAT_VALUE,
+    TOTAL_PURCHASE_DAYS,
+    feature_names,
+)
+from ml_pipeline.formulas import member_formula
+from ml_pipeline.learners import BgNbdLearner
+from ml_pipeline.predictor import load_predictor
+from ml_pipeline.prepare import prepare_dataset
+from ml_pipeline.progress import Progress
+from ml_pipeline.schema import TOTAL_TARGET
+from ml_pipeline.snapshot import load_snapshot
+from ml_pipeline.train import _fit_final, train
+from ml_pipeline.training_set import Observations, WindowPlan
+from tests.ml_pipeline.conftest import EFFORT, SMALL
+from tests.ml_pipeline.toy_models import write_toy_pair
+
+END = date(2025, 7, 1)
+Sale = tuple[str, date, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training left behind; money in cents, columns total, food, other."""
+
+    content: dict
+    report: dict
+    card: str
+    money: np.ndarray
+    probability: np.ndarray
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Writes a shop's sales as tables and trains on them."""
+
+    def run(sales: Iterable[Sale]) -> Outcome:
+        tables, models = tmp_path / "tables", tmp_path / "models"
+        tables.mkdir()
+        (tables / "dataset.toml").write_text('currency = "EUR"\n[targets]\nfood = ["Food"]\n')
+        (tables / "products.csv").write_text("product_id,product_category\np1,Food\n")
+        headers, lines = (
+            ["transaction_id,customer_id,transaction_date"],
+            ["line_item_id,transaction_id,product_id,quantity,line_item_amount"],
+        )
+        for number, (customer, day, amount) in enumerate(sales):
+            headers.append(f"t{number},{customer},{day}")
+            lines.append(f"l{number},t{number},p1,1,{amount:.2f}")
+        (tables / "store_sales_header.csv").write_text("\n".join(headers))
+        (tables / "store_sales_line_items.csv").write_text("\n".join(lines))
+        engine, progress = open_engine(tmp_path / "engine", threads=1), Progress(bars=False)
+        try:
+            prepared = prepare_dataset(engine, tables, tmp_path / "work", END, progress)
+            pair, report = train(engine, prepared, models, SMALL, progress)
+        finally:
+            engine.disconnect()
+        snapshot = load_snapshot(models, pair.snapshot_id)
+        columns = snapshot.columns(range(snapshot.n_customers))
+        money = np.column_stack([columns[f"predicted_{name}_spend"] for name in ("total", "food", "other")]) * 100
+        return Outcome(
+            dict(load_predictor(models, pair.bundle_id).metadata.content),
+            report,
+            (models / "MODEL_CARD.md").read_text(),
+            np.rint(money),
+            columns["purchase_probability_30d"],
+        )
+
+    return run
+
+
+def noise(n_customers: int, n_days: int, rate: float) -> list[Sale]:
+    """Everybody buys with the same chance on every day, for amounts that have nothing to do with who buys."""
+    rng = random.Random(11)
+    days = [END - timedelta(days=back) for back in range(n_days, 0, -1)]
+    return [
+        (f"c{customer}", day, round(rng.gammavariate(2, 10) + 0.01, 2))
+        for customer in range(n_customers)
+        for day in days
+        if rng.random() < rate
+    ]
+
+
+def assert_sound(outcome: Outcome) -> None:
+    assert (outcome.money >= 0).all()
+    np.testing.assert_array_equal(outcome.money[:, 0], outcome.money[:, 1:].sum(axis=1))
+    assert ((outcome.probability >= 0.001) & (outcome.probability <= 0.999)).all()
+
+
+def test_on_pure_noise_the_rule_serves_and_the_card_says_so(trained):
+    outcome = trained(noise(150, 240, 0.04))
+    assert_sound(outcome)
+    assert outcome.content["serving"]["total"]["kind"] == "rule"
+    assert "**Total:** No model beat the best simple rule (mean of the training rows)" in outcome.card
+
+
+def test_where_everybody_always_buys_nobody_is_certain_to_buy(trained):
+    outcome = trained(
+        ("c%d" % c, END - timedelta(days=1 + c % 30 + 30 * month), 9.99) for c in range(60) for month in range(8)
+    )
+    assert_sound(outcome)
+    assert outcome.content["probability"] == {"kind": "rate", "rate": 0.999}
+    assert (outcome.money[:, 0] == 999).all()
+
+
+def test_a_shop_that_fell_silent_is_expected_to_stay_so(trained):
+    outcome = trained(sale for sale in noise(60, 300, 0.05) if sale[1] < END - timedelta(days=130))
+    assert_sound(outcome)
+    assert (outcome.money == 0).all()
+    assert "(zero) on the selection windows" in outcome.card
+
+
+def test_three_customers_are_answered_by_rules(trained):
+    outcome = trained(noise(3, 200, 0.1))
+    assert_sound(outcome)
+    assert {serving["kind"] for serving in outcome.content["serving"].values()} <= {"rule", "blend"}
+    assert "there was nothing for a model to learn" in outcome.card
+
+
+@pytest.mark.parametrize("days", [149, 150])
+def test_the_least_history_is_the_one_that_the_refusal_names(trained, days):
+    sales = [("first", END - timedelta(days=days), 5.0), *noise(20, 100, 0.1)]
+    if days < 150:
+        with pytest.raises(NotEnoughHistory, match="149 days; .* at least 150"):
+            trained(sales)
+    else:
+        assert_sound(trained(sales))
+
+
+def test_one_whale_leaves_the_others_finite_numbers_that_add_up(trained):
+    whale = [("whale", END - timedelta(days=back), 1e8) for back in (170, 100, 70, 40, 10)]
+    outcome = trained([*noise(80, 200, 0.05), *whale])
+    assert_sound(outcome)
+    assert outcome.money.max() <= 100 * outcome.content["serving"]["total"]["cap"]
+
+
+def test_a_bundle_of_the_format_before_is_refused_before_anything_is_read_from_it(tmp_path):
+    """It named one member or rule per target and had no formula."""
+    pair = write_toy_pair(tmp_path, ["c1"])
+    folder = versions_dir(tmp_path) / pair.bundle_id
+    content = json.loads((folder / METADATA).read_text())
+    del content["bundle_id"]
+    content["format"] = 1
+    for serving in content["serving"].values():
+        del serving["formula"]
+    old = content_id(date.fromisoformat(content["as_of"]), content)
+    folder.rename(folder.with_name(old))
+    (versions_dir(tmp_path) / old / METADATA).write_text(json.dumps({"bundle_id": old, **content}))
+    with pytest.raises(BundleMismatch, match=r"format 1, without the formula of total.* reads format 2: train again"):
+        load_metadata(tmp_path, old)
+
+
+def test_what_the_newest_window_keeps_from_converging_is_fitted_as_it_was_reported():
+    """Nobody of the newest day bought twice: BG/NBD has nothing to learn there, though it won the contest."""
+    days = [END - timedelta(days=30 * back) for back in range(6, 0, -1)]
+    rng, names = np.random.default_rng(3), feature_names(())
+    per_day = 200
+    features = np.zeros((per_day * len(days), len(names)), dtype=np.float32)
+    position = {name: index for index, name in enumerate(names)}
+    repeats = rng.negative_binomial(1, 0.4, len(features)) * (np.arange(len(features)) < per_day * (len(days) - 1))
+    features[:, position[TOTAL_PURCHASE_DAYS]] = repeats + 1
+    features[:, position[DAYS_SINCE_FIRST]] = 300
+    features[:, position[DAYS_FIRST_TO_LAST]] = np.where(repeats > 0, rng.integers(1, 300, len(features)), 0)
+    features[:, position[MEAN_REPEAT_VALUE]] = np.where(repeats > 0, rng.gamma(4, 5, len(features)), 0)
+    observations = Observations(
+        as_of=np.repeat(np.array(days, dtype="datetime64[D]"), per_day),
+        customer_id=np.tile(np.array([f"c{n:03d}" for n in range(per_day)]), len(days)),
+        features=features,
+        names=names,
+        spend={"total": np.ones(len(features)), "other": np.ones(len(features))},
+        bought=np.ones(len(features)),
+    )
+    learner = BgNbdLearner()
+    winner = Candidate("bg_nbd", MODEL, Recipe("bg_nbd", MODEL, (learner,), lambda learned: member_formula("bg_nbd")))
+    contest = Contest(
+        TOTAL_TARGET,
+        {"bg_nbd": Judged(learner, {days[-2]: np.ones(per_day)})},
+        (winner,),
+        {},
+        winner,
+        winner,
+        None,
+        None,
+    )
+    plan = WindowPlan(END, tuple(days), (days[3],), (days[4],), (days[5],))
+    backtest = Backtest(plan, {TOTAL_TARGET: contest}, {}, Judged(PURCHASE))
+    with Progress(bars=False).stage("final models", 1) as stage:
+        (member,) = _fit_final(backtest, observations, (), EFFORT, stage)
+    assert (member.learner, member.last_as_of) == (learner, days[4])
+    assert np.isfinite(member.member.predict(features)).all()
