@@ -113,7 +113,7 @@ def test_on_pure_noise_the_rule_serves_and_the_card_says_so(trained):
 
 def test_where_everybody_always_buys_nobody_is_certain_to_buy(trained):
     outcome = trained(
-        ("c%d" % c, END - timedelta(days=1 + c % 30 + 30 * month), 9.99) for c in range(60) for month in range(8)
+        (f"c{c}", END - timedelta(days=1 + c % 30 + 30 * month), 9.99) for c in range(60) for month in range(8)
     )
     assert_sound(outcome)
     assert outcome.content["probability"] == {"kind": "rate", "rate": 0.999}
@@ -138,7 +138,7 @@ def test_three_customers_are_answered_by_rules(trained):
 def test_the_least_history_is_the_one_that_the_refusal_names(trained, days):
     sales = [("first", END - timedelta(days=days), 5.0), *noise(20, 100, 0.1)]
     if days < 150:
-        with pytest.raises(NotEnoughHistory, match="149 days; .* at least 150"):
+        with pytest.raises(NotEnoughHistory, match=r"149 days; .* at least 150"):
             trained(sales)
     else:
         assert_sound(trained(sales))
