@@ -246,7 +246,9 @@ def _observe(engine: Backend, prepared: Prepared, profile: Profile, progress: Pr
 
 def _first_day_and_buyers(engine: Backend, prepared: Prepared) -> tuple[date, int]:
     bought = prepared.purchases.filter(prepared.purchases.spend_units > 0)
-    facts = engine.execute(bought.aggregate(day=bought.day.min(), buyers=bought.customer_id.nunique()))
+    # who took back all that he bought is described by nothing; the first day must have somebody who stays
+    first_day = bought.day.min(where=bought.cancelled_on.isnull())
+    facts = engine.execute(bought.aggregate(day=first_day, buyers=bought.customer_id.nunique()))
     first = facts["day"][0]
     if first is None or first != first:
         raise NotEnoughHistory(

@@ -23,6 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 
 SHORTEST_PAST_DAYS = 30  # history that the first observation looks back on
 SEASONS_SEEN_DAYS = 540  # with less history a season cannot be told from a trend
+OLDEST_SHARE, MOST_OLDEST = 0.1, 100  # of a sample, those who came first: they alone are there on the earliest days
 
 
 @dataclass(frozen=True)
@@ -153,12 +154,21 @@ def build_observations(
 def sample_customers(
     engine: Backend, purchases: ir.Table, customers: ir.Table, most: int, seed: int
 ) -> tuple[ir.Table, ir.Table]:
-    """Purchases and customers of at most `most` buyers, drawn by the seed; the tables as they are where there are no more."""
-    buyers = purchases.filter(purchases.spend_units > 0).select("customer_id").distinct()
-    ids = np.sort(engine.to_pyarrow(buyers)["customer_id"].to_numpy(zero_copy_only=False).astype(str))
+    """Purchases and customers of at most `most` buyers, drawn by the seed; the tables as they are where there are no more.
+
+    The few who came first are in every sample: a shop that grows fast would else have nobody on its earliest days.
+    """
+    bought = purchases.filter(purchases.spend_units > 0).group_by("customer_id")
+    # a purchase that was taken back makes nobody an observation
+    buyers = engine.to_pyarrow(bought.aggregate(first=lambda sale: sale.day.min(where=sale.cancelled_on.isnull())))
+    ids = buyers["customer_id"].to_numpy(zero_copy_only=False).astype(str)
     if len(ids) <= most:
         return purchases, customers
-    drawn = np.sort(np.random.default_rng(seed).choice(ids, most, replace=False))
+    first = buyers["first"].to_numpy(zero_copy_only=False).astype("datetime64[D]")
+    ids = ids[np.lexsort((ids, first))]  # those of whom nothing is left stand last, as NaT does
+    n_oldest = min(MOST_OLDEST, int(np.ceil(OLDEST_SHARE * most)))
+    younger = np.random.default_rng(seed).choice(np.sort(ids[n_oldest:]), most - n_oldest, replace=False)
+    drawn = np.sort(np.concatenate([ids[:n_oldest], younger]))
     chosen = engine.create_table(
         ibis.util.gen_name("chosen"), ibis.memtable({"customer_id": drawn.tolist()}), temp=True
     )

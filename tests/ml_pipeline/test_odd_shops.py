@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -28,7 +28,7 @@ from ml_pipeline.prepare import prepare_dataset
 from ml_pipeline.progress import Progress
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import load_snapshot
-from ml_pipeline.train import _fit_final, train
+from ml_pipeline.train import Profile, _fit_final, train
 from ml_pipeline.training_set import Observations, WindowPlan
 from tests.ml_pipeline.conftest import EFFORT, SMALL
 from tests.ml_pipeline.toy_models import write_toy_pair
@@ -52,7 +52,7 @@ class Outcome:
 def trained(tmp_path):
     """Writes a shop's sales as tables and trains on them."""
 
-    def run(sales: Iterable[Sale]) -> Outcome:
+    def run(sales: Iterable[Sale], profile: Profile = SMALL) -> Outcome:
         tables, models = tmp_path / "tables", tmp_path / "models"
         tables.mkdir()
         (tables / "dataset.toml").write_text('currency = "EUR"\n[targets]\nfood = ["Food"]\n')
@@ -69,7 +69,7 @@ def trained(tmp_path):
         engine, progress = open_engine(tmp_path / "engine", threads=1), Progress(bars=False)
         try:
             prepared = prepare_dataset(engine, tables, tmp_path / "work", END, progress)
-            pair, report = train(engine, prepared, models, SMALL, progress)
+            pair, report = train(engine, prepared, models, profile, progress)
         finally:
             engine.disconnect()
         snapshot = load_snapshot(models, pair.snapshot_id)
@@ -205,3 +205,25 @@ def test_what_the_newest_window_keeps_from_converging_is_fitted_as_it_was_report
         (member,) = _fit_final(backtest, observations, (), EFFORT, stage)
     assert (member.learner, member.last_as_of) == (learner, days[4])
     assert np.isfinite(member.member.predict(features)).all()
+
+
+def regulars(names: Iterable[str], first: int, last: int = 1) -> list[Sale]:
+    """Each buys on every ninth day from `first` to `last` days before the end."""
+    return [(name, END - timedelta(days=back), 10.0) for name in names for back in range(first, last - 1, -9)]
+
+
+def test_a_sample_of_a_shop_that_grew_lately_still_has_somebody_on_every_judged_day(trained):
+    """Three of 123 customers were there more than 28 days ago; 20 may be looked at, two of them for their age."""
+    few = replace(SMALL, most_observations=20 * SMALL.most_days)
+    outcome = trained([*regulars(["a", "b", "c"], 290), *regulars([f"n{n}" for n in range(120)], 28)], few)
+    assert_sound(outcome)
+    assert (outcome.content["buyers"], outcome.content["trained_on"]["customers"]) == (123, 2)
+    assert set(outcome.report["populations"]["all"].values()) == {2}
+
+
+def test_the_history_begins_with_the_first_purchase_that_was_not_taken_back(trained):
+    """On the days between his cancellation and the next customer nobody could be described."""
+    start = END - timedelta(days=300)
+    ghost = [("ghost", start, 50.0), ("ghost", start + timedelta(days=2), -50.0)]
+    with pytest.raises(NotEnoughHistory, match="begins on 2025-04-02: 90 days"):
+        trained([*ghost, *regulars([f"n{n}" for n in range(30)], 90)])
