@@ -31,7 +31,6 @@ from ml_pipeline.model_card import (
     targets_of,
 )
 from ml_pipeline.rules import RULE_BY_NAME
-from ml_pipeline.sample_data import default_truth_dir
 from running.ports import free_port
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -137,7 +136,6 @@ def make_blocks(folder: Path) -> dict[str, str]:
     port = free_port()
     with running_service(places, port) as welcome:
         tour = tour_blocks(welcome, folder, port)
-    shutil.copytree(places["VAR_DIR"] / "sample_truth", default_truth_dir(places["DATA_DIR"]))  # for the ceiling
     models = folder / "full"
     pipeline = [
         sys.executable,
@@ -147,7 +145,8 @@ def make_blocks(folder: Path) -> dict[str, str]:
         "--models",
         str(models),
     ]
-    subprocess.run([*pipeline, "--work", str(folder / "work"), "--profile", "full"], cwd=PROJECT, check=True)
+    pipeline += ["--truth", str(places["VAR_DIR"] / "sample_truth"), "--work", str(folder / "work")]
+    subprocess.run([*pipeline, "--profile", "full"], cwd=PROJECT, check=True)
     bundle = models / "versions" / json.loads((models / "current.json").read_text())["bundle"]
     metadata = json.loads((bundle / "metadata.json").read_text())
     backtest = json.loads((bundle / "backtest.json").read_text())

@@ -6,14 +6,16 @@ target is chosen on the selection block alone and reported on the later report b
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.calibration import (
+    AS_IT_IS,
+    PROBABILITY_FLOOR,
     LevelCalibration,
     ProbabilityCalibration,
     fit_level_calibration,
@@ -36,20 +38,18 @@ FloatArray = npt.NDArray[np.float64]
 
 RESAMPLES = 40
 NOISE_MARGIN = 2.0
-NEAR = 1.0
 MAPE_WEIGHT = 0.25
 HOLDOUT = 0.25  # of the customers, to find the number of rounds on
 LEAST_ROWS = 50  # fewer rows teach a booster nothing
 FEWEST_ROUNDS = 10
 SELECTION_RULE = (
     f"A candidate's score is capped R² + D² + normalised Gini − {MAPE_WEIGHT:g} × decile MAPE, averaged over the selection "
-    "windows (undefined counts 0); of equal scores the lower RMSE decides. Before, all predictions of a window are divided "
-    "by one factor: the bias of the middle model there, to the power of the share of it that the shop's swings from window "
-    "to window explain. "
-    "The model or blend with the highest score must beat the best rule on the same rows by more than "
-    f"{NOISE_MARGIN:g} bootstrap standard deviations of their difference ({RESAMPLES} paired resamples of customers); "
-    "else the best rule serves. Of all that come within one such deviation of the highest score, which chance alone may "
-    "have put in this order, the blend of most parts serves."
+    "windows (undefined counts 0); of equal scores the lower RMSE decides. Models and blends are put in order after all "
+    "predictions of a window were divided by one factor: the bias of the middle one, to the power of the part of it that the "
+    "shop's swings from window to window explain. Of those within one bootstrap standard deviation (of the highest one's "
+    "lead over the best rule) of the highest score, the one of most parts is preferred, of equally many the highest. "
+    f"It serves if it beats the best rule, predictions as they are, by more than {NOISE_MARGIN:g} such deviations "
+    f"({RESAMPLES} paired resamples of customers) both in the score and in capped R² + D² alone; else the best rule serves."
 )
 
 
@@ -101,12 +101,16 @@ class Contest:
 
 @dataclass(frozen=True)
 class Backtest:
-    """The outcome: a contest per target, the served numbers after reconciliation, and the purchase classifier."""
+    """The outcome: a contest per target, the served numbers after reconciliation, and the purchase classifier.
+
+    purchase_serves: whether the classifier tells more than the plain share of buyers (`_tells_who_buys`).
+    """
 
     plan: WindowPlan
     contests: Mapping[str, Contest]
     served: Mapping[date, Mapping[str, FloatArray]]
     purchase: Judged
+    purchase_serves: bool
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def run_backtest(
         for block in (plan.selection, plan.report)
         for day in block
     }
-    return Backtest(plan, contests, served, purchase)
+    return Backtest(plan, contests, served, purchase, _tells_who_buys(purchase, bench))
 
 
 def count_fits(plan: WindowPlan, targets: Sequence[str], *, thorough: bool = False) -> int:
@@ -326,6 +330,27 @@ def _levels(
     return fit_level_calibration(predicted, actual, _trust(observations.spend[target], observations, rows, days))
 
 
+def _tells_who_buys(purchase: Judged, bench: Bench) -> bool:
+    """Whether the calibrated classifier beats the share of buyers on the selection windows, by log loss and beyond noise.
+
+    By more than two standard errors of the mean difference per row.
+    """
+    if not purchase.raw:
+        return False
+    observations, block = bench.observations, bench.plan.selection
+    rows, earlier = observations.ended_before(block[0]), bench.plan.before(block)
+    calibration = learn_probability(observations, purchase, earlier, rows) or AS_IT_IS
+    bought = pooled(observations.bought, block, observations)
+    told = calibration.apply(np.concatenate([purchase.raw[day] for day in block]))
+    rate = np.clip(pooled(observations.bought, earlier, observations).mean(), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+
+    def loss(probability: FloatArray | float) -> FloatArray:
+        return -(bought * np.log(probability) + (1 - bought) * np.log1p(-probability))
+
+    gained = loss(float(rate)) - loss(told)
+    return bool(gained.mean() > NOISE_MARGIN * gained.std() / np.sqrt(len(gained)))
+
+
 def _trust(labels: FloatArray, observations: Observations, rows: slice, days: Sequence[date]) -> float:
     """How far the level of labels on `days` is believed, told by how their mean swings from window to window up to then."""
     last = max(days)
@@ -386,77 +411,119 @@ def formula_of(candidate: Candidate, learned: Learned) -> Formula:
 def _choose(target: str, models: Mapping[str, Judged], candidates: Sequence[Candidate], bench: Bench) -> Contest:
     judged = [candidate for candidate in candidates if candidate.predicted]
     windows = _selection_windows(target, judged, bench)
-    scores = {candidate.name: _mean_score(windows, candidate.name) for candidate in judged}
+    seed = bench.effort.seed
+    scores = {candidate.name: _mean_of(windows, candidate.name, score) for candidate in judged}
 
     def rank(candidate: Candidate) -> tuple[float, float]:
         """Where everybody spends the same no score is defined, and the first rule (zero) must not win by its place."""
-        return scores[candidate.name], -float(np.mean([rmse(each.actual, each.of[candidate.name]) for each in windows]))
+        return scores[candidate.name], -_mean_of(windows, candidate.name, rmse)
 
-    best_rule = max((c for c in judged if c.kind == RULE), key=rank)
-    best_model = max((c for c in judged if c.kind != RULE), key=rank, default=None)
-    if best_model is None:
-        return Contest(target, models, tuple(candidates), scores, best_rule, best_rule, None, None)
-    advantage = scores[best_model.name] - scores[best_rule.name]
-    noise = _score_noise(windows, best_model.name, best_rule.name, bench.effort.seed)
-    near = [c for c in judged if c.recipe and scores[c.name] >= scores[best_model.name] - NEAR * noise]
-    robust = max(near, key=lambda candidate: (candidate.recipe.parts if candidate.recipe else 0, *rank(candidate)))
-    served = robust if advantage > NOISE_MARGIN * noise else best_rule
-    return Contest(target, models, tuple(candidates), scores, served, best_rule, advantage, noise)
+    rule = max((c for c in judged if c.kind == RULE), key=rank)
+    own = [c for c in judged if c.recipe]
+    if not own:
+        return Contest(target, models, tuple(candidates), scores, rule, rule, None, None)
+    calm = _without_shocks(windows, [c.name for c in own], target, bench)
+    order = {c.name: (_mean_of(calm, c.name, score), -_mean_of(calm, c.name, rmse)) for c in own}
+    highest = max(own, key=lambda candidate: order[candidate.name])
+    near = order[highest.name][0] - _noise(calm, highest.name, rule.name, score, seed)
+    preferred = max(
+        (c for c in own if order[c.name][0] >= near),
+        key=lambda candidate: (candidate.recipe.parts if candidate.recipe else 0, *order[candidate.name]),
+    )
+    advantage = scores[preferred.name] - scores[rule.name]
+    noise = _noise(windows, preferred.name, rule.name, score, seed)
+    explains = _mean_of(windows, preferred.name, explained) - _mean_of(windows, rule.name, explained)
+    beaten = advantage > NOISE_MARGIN * noise and explains > NOISE_MARGIN * _noise(
+        windows, preferred.name, rule.name, explained, seed
+    )
+    served = preferred if beaten else rule
+    return Contest(target, models, tuple(candidates), scores, served, rule, advantage, noise)
 
 
 @dataclass(frozen=True)
 class SelectionWindow:
-    """What came (n,) on one selection window, and what each candidate said (n,), by name."""
+    """What came (n,) on one selection window, what each candidate said (n,), by name, and who the customers are (n,).
+
+    customer: a number per customer that is the same in all windows.
+    """
 
     actual: FloatArray
     of: Mapping[str, FloatArray]
+    customer: npt.NDArray[np.int64]
+
+
+Metric = Callable[[FloatArray, FloatArray], float]
 
 
 def _selection_windows(target: str, judged: Sequence[Candidate], bench: Bench) -> list[SelectionWindow]:
-    """The selection windows, without as much of their level as nobody could know.
+    observations, days = bench.observations, bench.plan.selection
+    ids = [observations.customer_id[observations.on(day)] for day in days]
+    customers = np.unique(np.concatenate(ids))
+    return [
+        SelectionWindow(
+            observations.spend[target][observations.on(day)],
+            {candidate.name: candidate.predicted[day] for candidate in judged},
+            np.searchsorted(customers, own),
+        )
+        for day, own in zip(days, ids, strict=True)
+    ]
 
-    All candidates of a window are scaled by one factor: the middle one's bias, as far as the shop's level swings. Without
-    it the one would win whose own mistake happens to point the way that the window went.
+
+def _without_shocks(
+    windows: Sequence[SelectionWindow], names: Sequence[str], target: str, bench: Bench
+) -> list[SelectionWindow]:
+    """The windows without as much of their level as nobody could know, to put models and blends in order.
+
+    All predictions of a window are divided by one factor: the bias of the middle one of `names`, to the power of the part
+    of it that the shop's swings explain. Without it the one would win whose own mistake happens to point the way that the
+    window went.
     """
     observations, days = bench.observations, bench.plan.selection
-    labels = observations.spend[target]
-    rows = observations.ended_before(days[0])
-    windows = []
-    for day in days:
-        actual = labels[observations.on(day)]
-        swing = 1 - _trust(labels, observations, rows, [max(bench.plan.before(days))])
-        total = float(actual.sum())
-        biases = [float(c.predicted[day].sum()) / total for c in judged if c.kind != RULE and total > 0]
-        middle = float(np.median(biases)) if biases else 1.0
+    last = max(bench.plan.before(days))
+    swing = 1 - _trust(observations.spend[target], observations, observations.ended_before(days[0]), [last])
+    calm = []
+    for window in windows:
+        total = float(window.actual.sum())
+        middle = float(np.median([window.of[name].sum() for name in names])) / total if total > 0 else 1.0
         shock = middle**swing if middle > 0 else 1.0
-        windows.append(SelectionWindow(actual, {c.name: c.predicted[day] / shock for c in judged}))
-    return windows
+        calm.append(replace(window, of={name: predicted / shock for name, predicted in window.of.items()}))
+    return calm
 
 
-def _mean_score(windows: Sequence[SelectionWindow], name: str) -> float:
-    return float(np.mean([score(window.actual, window.of[name]) for window in windows]))
+def _mean_of(windows: Sequence[SelectionWindow], name: str, metric: Metric) -> float:
+    return float(np.mean([metric(window.actual, window.of[name]) for window in windows]))
+
+
+def explained(actual: FloatArray, predicted: FloatArray) -> float:
+    """capped R² + D²; what is undefined counts 0."""
+    return (capped_r2(actual, predicted) or 0.0) + (d2(actual, predicted) or 0.0)
 
 
 def score(actual: FloatArray, predicted: FloatArray) -> float:
     """capped R² + D² + normalised Gini − decile MAPE / 4; what is undefined counts 0."""
-    parts = (capped_r2(actual, predicted), d2(actual, predicted), normalised_gini(actual, predicted))
-    return sum(part or 0.0 for part in parts) - MAPE_WEIGHT * (decile_mape(actual, predicted) or 0.0)
+    ranking, calibration = normalised_gini(actual, predicted) or 0.0, decile_mape(actual, predicted) or 0.0
+    return explained(actual, predicted) + ranking - MAPE_WEIGHT * calibration
 
 
-def _score_noise(windows: Sequence[SelectionWindow], one: str, other: str, seed: int) -> float:
-    """Standard deviation of the difference of two scores when the customers of each window are drawn anew.
+def _noise(windows: Sequence[SelectionWindow], one: str, other: str, metric: Metric, seed: int) -> float:
+    """Standard deviation of the difference of a metric, as the mean over windows, when customers are drawn anew.
 
-    Paired bootstrap (Efron & Tibshirani 1993, chapter 16): both candidates are judged on the same draw.
+    Paired bootstrap (Efron & Tibshirani 1993, chapter 16): both candidates are judged on the same draw, and a customer
+    who is drawn twice counts twice in every window.
     """
     rng = np.random.default_rng(seed)
-    differences = np.zeros(RESAMPLES)
-    for window in windows:
-        for resample in range(RESAMPLES):
-            rows = rng.integers(0, len(window.actual), len(window.actual))
-            actual = window.actual[rows]
-            gained = score(actual, window.of[one][rows]) - score(actual, window.of[other][rows])
-            differences[resample] += gained / len(windows)
-    return float(differences.std(ddof=1))
+    n = 1 + max(int(window.customer.max()) for window in windows)
+    differences = []
+    for _ in range(RESAMPLES):
+        times = np.bincount(rng.integers(0, n, n), minlength=n)
+        gained = []
+        for window in windows:
+            rows = np.repeat(np.arange(len(window.actual)), times[window.customer])
+            if len(rows):
+                actual = window.actual[rows]
+                gained.append(metric(actual, window.of[one][rows]) - metric(actual, window.of[other][rows]))
+        differences.append(float(np.mean(gained)) if gained else 0.0)
+    return float(np.std(differences, ddof=1))
 
 
 def pooled(labels: FloatArray, days: Sequence[date], observations: Observations) -> FloatArray:

@@ -129,21 +129,13 @@ def _report_contest(
         "served_kind": contest.served.kind,
         "best_rule": contest.best_rule.name,
         "beats_best_rule": contest.served.kind != RULE,
-        "selection_advantage": _advantage(contest),
-        "best_model_advantage": contest.advantage,
+        "selection_advantage": contest.advantage,
         "selection_noise": contest.noise,
         "beats_best_rule_on_report": {metric: _beats(served, rule, metric) for metric in HELD},
         "reconciled": metrics_of(reconciled),
         "noise": _noise(contest.target, reconciled, contest.best_rule.predicted, observations),
         "candidates": candidates,
     }
-
-
-def _advantage(contest: Contest) -> float | None:
-    """By how much what serves beat the best rule; where a rule serves, by how much the best model failed to."""
-    if contest.served.kind == RULE:
-        return contest.advantage
-    return contest.scores[contest.served.name] - contest.scores[contest.best_rule.name]
 
 
 def _beats(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> bool:
@@ -248,10 +240,11 @@ def _report_probability(
         }
 
     result: dict[str, Any] = measure(populations["all"])
-    if backtest.purchase.raw:
+    if backtest.purchase_serves:
         result["served"] = {"name": backtest.purchase.learner.name, **result["served"]}
     else:
-        result["served"] = {"name": "rate", "why": backtest.purchase.left_out, **result["served"]}
+        why = backtest.purchase.left_out or "the classifier did not tell more on the selection windows"
+        result["served"] = {"name": "rate", "why": why, **result["served"]}
     result["windows"] = {day.isoformat(): score_probability(outcome[day], told["served"][day]) for day in days}
     result["reliability"] = reliability(
         np.concatenate([told["served"][day] for day in days]), np.concatenate([outcome[day] for day in days])
@@ -277,7 +270,9 @@ def _probabilities(backtest: Backtest, observations: Observations) -> dict[str, 
     rows = observations.ended_before(plan.report[0])
     calibration = learn_probability(observations, purchase, earlier, rows) or AS_IT_IS
     raw = {day: purchase.raw[day] for day in plan.report}
-    return {**told, "uncalibrated": raw, "served": {day: calibration.apply(each) for day, each in raw.items()}}
+    calibrated = {day: calibration.apply(each) for day, each in raw.items()}
+    served = calibrated if backtest.purchase_serves else told["rate"]
+    return {**told, "uncalibrated": raw, "calibrated": calibrated, "served": served}
 
 
 def _report_interval(

@@ -4,6 +4,7 @@ For each tenth of prediction the 10 % and 90 % quantiles of (actual − predicte
 added to the prediction (split-conformal, conditioned on the level: Vovk 2012, Mondrian conformal prediction).
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,12 +55,23 @@ def fit_intervals(actual: FloatArray, predicted: FloatArray) -> Intervals:
     edges = level_edges(predicted)
     level = np.searchsorted(np.array(edges), predicted, side="right")
     tail = (1 - COVERAGE) / 2
-    errors = [actual[level == each] - predicted[level == each] for each in range(len(edges) + 1)]
+    groups = [(actual[level == each], predicted[level == each]) for each in range(len(edges) + 1)]
+    errors = [came - own for came, own in groups]
     return Intervals(
         edges=edges,
-        below=tuple(_quantile(error, tail, lower=True) for error in errors),
+        below=tuple(_below(came, own, tail) for came, own in groups),
         above=tuple(_quantile(error, 1 - tail, lower=False) for error in errors),
     )
+
+
+def _below(actual: FloatArray, predicted: FloatArray, tail: float) -> float:
+    """What is added for the lower end; down to 0 where one number stands for many who spend nothing.
+
+    A constant moves a little from window to window, and the many must not fall out of the interval for that.
+    """
+    if np.ptp(predicted) == 0 and _quantile(actual, tail, lower=True) <= 0:
+        return -sys.float_info.max
+    return _quantile(actual - predicted, tail, lower=True)
 
 
 def level_edges(predicted: FloatArray) -> tuple[float, ...]:

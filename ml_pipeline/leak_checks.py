@@ -25,15 +25,15 @@ from ml_pipeline.cancellations import CANCELLATION_COLUMNS, find_cancellations, 
 from ml_pipeline.errors import FeatureLeak, LabelOverlap
 from ml_pipeline.features import build_features, feature_names, read_matrix
 from ml_pipeline.purchases import PURCHASE_COLUMNS
-from ml_pipeline.schema import AMOUNT_SCALE, HORIZON_DAYS
+from ml_pipeline.schema import AMOUNT_SCALE, HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.tables import drop_tables, materialise
 from ml_pipeline.training_set import Observations, WindowPlan
 
 FloatArray = npt.NDArray[np.float64]
 
-REBUILT_DAYS = 3
-REBUILT_CUSTOMERS = 300
-"""Per day; half of them, where there are as many, bought in the window of the label: there a leak shows."""
+REBUILT_DAYS = 30
+REBUILT_ROWS = 900
+"""Spread over the days; half of them, where there are as many, bought in the window of the label: there a leak shows."""
 CUSTOMER_COLUMNS = ("customer_id", "customer_since")
 """What a customer table says that was true on a past day too; of everything else nobody knows since when."""
 
@@ -84,6 +84,7 @@ class LeakReport:
         text = (
             f"{self.values:,} values ({len(self.rebuilt)} columns, {self.rows:,} rows of {len(self.days)} days) were rebuilt "
             "without anything on or after as_of and without any column of today: all equal. "
+            f"Their labels are the sums of the {HORIZON_DAYS} days from as_of on. "
             f"No label reaches into one of the {len(self.origins)} judged windows or beyond the data."
         )
         if self.judged:
@@ -122,6 +123,7 @@ def check_for_leaks(
     days.
     """
     refuse_overlapping_folds(observations, plan)
+    refuse_foreign_labels(engine, purchases, observations, seed)
     days, rows, rebuilt = refuse_sighted_columns(engine, purchases, customers, observations, targets, seed)
     judged = refuse_knowing_columns(engine, purchases, observations, rebuilt, seed)
     return LeakReport(days, rows, rebuilt, judged, plan.origins)
@@ -141,6 +143,37 @@ def refuse_overlapping_folds(observations: Observations, plan: WindowPlan) -> No
     for name, (earlier, later) in zip(("calibration", "selection"), pairwise(plan.blocks), strict=True):
         _refuse_reach(_days(earlier), min(later), f"the {name} window")
     _refuse_reach(observations.as_of, plan.serving, "training rows")
+
+
+def refuse_foreign_labels(engine: Backend, purchases: ir.Table, observations: Observations, seed: int = 0) -> None:
+    """Raises FeatureLeak where the label of a sampled row is another than its own sum over as_of … as_of + 29.
+
+    The total alone is summed here: purchases of a window, floored at 0, straight from the lines.
+    """
+    sample = _sample(observations, seed)
+    ids, as_of = observations.customer_id[sample], observations.as_of[sample].astype("datetime64[D]")
+    numbers = pa.array(range(len(ids)), pa.int64())
+    people = pa.table(
+        {
+            "number": numbers,
+            "customer_id": pa.array(ids.tolist(), pa.string()),
+            "as_of": pa.array(as_of.astype(object).tolist(), pa.date32()),
+        }
+    )
+    lines = purchases.select("customer_id", "day", "amount_units").inner_join(ibis.memtable(people), "customer_id")
+    within = lines.filter(lines.day >= lines.as_of, lines.day < lines.as_of + ibis.interval(days=HORIZON_DAYS))
+    summed = engine.to_pyarrow(within.group_by("number").aggregate(units=within.amount_units.sum().cast("int64")))
+    came = np.zeros(len(ids))
+    came[summed["number"].to_numpy()] = np.maximum(summed["units"].to_numpy(), 0) / AMOUNT_SCALE
+    label = observations.spend[TOTAL_TARGET][sample]
+    wrong = np.flatnonzero(came != label)
+    if len(wrong):
+        first = wrong[0]
+        raise FeatureLeak(
+            f"The label of customer {ids[first]} as of {as_of[first]} is {label[first]:,.2f}; the purchases of the "
+            f"{HORIZON_DAYS} days from then on sum to {came[first]:,.2f} ({len(wrong):,} of {len(ids):,} sampled rows differ). "
+            "Sum labels over as_of … as_of + 29 and over nothing else."
+        )
 
 
 def _refuse_reach(as_of: npt.NDArray[np.datetime64], origin: date, whose: str) -> None:
@@ -251,10 +284,11 @@ def _raise_sighted(
 
 
 def _sample(observations: Observations, seed: int) -> npt.NDArray[np.intp]:
-    """Rows on the first, the middle and the last day, ascending; no customer twice, so that each has one as_of."""
+    """Rows of all days, or of so many spread over them, ascending; no customer twice, so that each has one as_of."""
     rng = np.random.default_rng(seed)
     days = _spread(np.unique(observations.as_of), REBUILT_DAYS)
-    share = max(1, min(REBUILT_CUSTOMERS, len(np.unique(observations.customer_id)) // max(len(days), 1)))
+    most = min(REBUILT_ROWS, len(np.unique(observations.customer_id)))
+    share = math.ceil(most / max(len(days), 1))
     chosen = np.empty(0, dtype=np.intp)
     for day in days:
         rows = rng.permutation(np.flatnonzero(observations.as_of == day))

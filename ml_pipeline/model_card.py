@@ -149,9 +149,7 @@ def _margin(contest: Mapping[str, Any]) -> str:
     """By how much, in scores, and how much of that chance alone would give."""
     if contest["selection_advantage"] is None:
         return " (there was nothing for a model to learn)"
-    best = contest.get("best_model_advantage", contest["selection_advantage"])
-    highest = f", the highest of all {best:+.3f}" if f"{best:.3f}" != f"{contest['selection_advantage']:.3f}" else ""
-    return f" (score {contest['selection_advantage']:+.3f}{highest}, bootstrap SD {contest['selection_noise']:.3f})"
+    return f" (score {contest['selection_advantage']:+.3f}, bootstrap SD {contest['selection_noise']:.3f})"
 
 
 def _summary(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
@@ -340,7 +338,8 @@ _PROBABILITIES = {
     "rate": "share of buyers for everyone",
     "heuristic": "documented rule of thumb",
     "uncalibrated": "classifier, as it is",
-    "served": "served, calibrated",
+    "calibrated": "classifier, calibrated",
+    "served": "served",
 }
 
 

@@ -267,6 +267,8 @@ def _compare_with_truth(
     """
     days = backtest.plan.report
     try:
+        if prepared.last_day > truth.shop.last_day:
+            raise BadSampleRequest(f"the truth in {truth.folder} ends on {truth.shop.last_day}, these tables later.")
         ceiling = sample_ceiling(truth, engine, prepared, days)
     except BadSampleRequest as problem:
         log.warning("no ceiling: %s", problem)
@@ -468,7 +470,7 @@ def _metadata(
         "probability": _probability(backtest, observations, members),
         "segments": {
             "quantiles": list(SEGMENT_QUANTILES),
-            "thresholds": np.quantile(judged[TOTAL_TARGET], SEGMENT_QUANTILES).tolist(),
+            "thresholds": _segment_thresholds(backtest, observations, judged[TOTAL_TARGET]),
         },
         **known,
     }
@@ -500,9 +502,18 @@ def _serving(backtest: Backtest, observations: Observations) -> dict[str, Any]:
     return served
 
 
+def _segment_thresholds(backtest: Backtest, observations: Observations, judged: npt.NDArray[np.float64]) -> list[float]:
+    """Quantiles of the judged predictions; where a constant serves, nobody is above it."""
+    constants = {"zero": 0.0, "mean": float(observations.spend[TOTAL_TARGET].mean())}
+    served = backtest.contests[TOTAL_TARGET].served.name
+    if served in constants:
+        return [math.ceil(constants[served] * 100) / 100] * len(SEGMENT_QUANTILES)
+    return np.quantile(judged, SEGMENT_QUANTILES).tolist()
+
+
 def _probability(backtest: Backtest, observations: Observations, members: Sequence[TrainedMember]) -> dict[str, Any]:
     days, everything = backtest.plan.origins, slice(0, len(observations))
-    if all(each.learner is not PURCHASE for each in members):
+    if not backtest.purchase_serves or all(each.learner is not PURCHASE for each in members):
         rate = float(pooled(observations.bought, days, observations).mean())
         return {"kind": "rate", "rate": min(max(rate, PROBABILITY_FLOOR), 1 - PROBABILITY_FLOOR)}
     calibration = learn_probability(observations, backtest.purchase, days, everything)
@@ -578,6 +589,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "pymind_dataset", help="folder of the tables")
     parser.add_argument("--models", type=Path, default=ROOT / "models", help="where bundles and snapshots go")
     parser.add_argument("--work", type=Path, default=ROOT / "var" / "pipeline", help="reports, quarantine, spill files")
+    parser.add_argument("--truth", type=Path, help="the sample shop's truth, for the ceiling (default: DATA_truth)")
     parser.add_argument("--as-of", type=date.fromisoformat, help="train as if this day (YYYY-MM-DD) were today")
     parser.add_argument("--profile", choices=("quick", "full"), default="full")
     parser.add_argument("--threads", type=thread_count, default=os.cpu_count() or 1)
@@ -590,7 +602,10 @@ def prepare_and_train(options: argparse.Namespace, progress: Progress) -> tuple[
         engine = open_engine(Path(engine_dir), threads=options.threads)
         try:
             prepared = prepare_dataset(engine, options.data, options.work, options.as_of, progress)
-            profile, truth = profile_of(options.profile, options.threads), find_sample_truth(options.data)
+            profile, truth = (
+                profile_of(options.profile, options.threads),
+                find_sample_truth(options.data, options.truth),
+            )
             return train(engine, prepared, options.models, profile, progress, truth)
         finally:
             engine.disconnect()

@@ -26,11 +26,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Places:
-    """Folders of a training: tables in, models out, and one for reports and spill files."""
+    """Folders of a training: tables in, models out, one for reports and spill files, and the truth of sample tables."""
 
     data: Path
     models: Path
     work: Path
+    truth: Path
 
 
 def has_tables(data_dir: Path) -> bool:
@@ -69,6 +70,8 @@ def train_model(places: Places, profile: str, project: Path, lifeline: Lifeline,
         str(places.work),
         "--profile",
         profile,
+        "--truth",
+        str(places.truth),
     )
     _run((str(project / "ml_pipeline" / "run_pipeline.py"), *options), project, lifeline, stop)
 

@@ -147,7 +147,9 @@ def _train(settings: Settings, profile: str, lifeline: Lifeline, stop: Event) ->
         say(f"No tables in {settings.data_dir}: writing sample tables of a shop that does not exist.")
         make_sample_tables(settings.data_dir, settings.var_dir / "sample_truth", PROJECT, lifeline, stop)
     say(f"Learning from the tables in {settings.data_dir} ({profile} profile).")
-    places = Places(settings.data_dir, settings.models_dir, settings.var_dir / "pipeline")
+    places = Places(
+        settings.data_dir, settings.models_dir, settings.var_dir / "pipeline", settings.var_dir / "sample_truth"
+    )
     train_model(places, profile, PROJECT, lifeline, stop)
 
 

@@ -71,3 +71,12 @@ def test_they_survive_json():
 def test_no_rows_are_refused():
     with pytest.raises(ValueError, match="No rows"):
         fit_intervals(np.zeros(0), np.zeros(0))
+
+
+def test_many_who_spend_nothing_stay_inside_when_a_constant_moves():
+    actual = np.where(np.arange(1000) % 3 == 0, 120.0, 0.0)
+    intervals = fit_intervals(actual, np.full(1000, 40.0))
+    lower, upper = intervals.around(np.full(1000, 41.0))
+    assert lower.max() == 0
+    assert ((actual >= lower) & (actual <= upper)).mean() >= 0.8
+    assert Intervals.from_json(json.loads(json.dumps(intervals.as_json()))) == intervals

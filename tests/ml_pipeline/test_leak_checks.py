@@ -371,3 +371,12 @@ def test_rows_out_of_order_do_not_hide_an_overlap(shop):
     as_of[0] = np.datetime64(date(2999, 1, 1))
     with pytest.raises(LabelOverlap, match="2999-01-01"):
         refuse_overlapping_folds(replace(shop.observations, as_of=as_of), shop.plan)
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_labels_that_are_no_sum_of_the_thirty_days_are_refused(few_features, factor):
+    rows = [purchase(f"C{customer}", days_ago=ago) for customer in range(9) for ago in range(customer + 1, 240, 17)]
+    shop = handmade(rows)
+    told = {name: label * factor for name, label in shop.observations.spend.items()}
+    with pytest.raises(FeatureLeak, match="sum to"):
+        shop.check(replace(shop.observations, spend=told))

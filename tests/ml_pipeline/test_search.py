@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ml_pipeline.learners import Shape
-from ml_pipeline.search import CHOICES, CLEARLY, SECONDS, search_shape
+from ml_pipeline.search import CHOICES, CLEARLY, search_shape
 from tests.ml_pipeline.test_backtest import EFFORT, PLAN, lively_shop, shop, with_other_outcomes
 
 N_TRIALS = 3
@@ -45,13 +45,6 @@ def test_no_judged_window_is_looked_at(observations, search):
     changed = with_other_outcomes(observations, slice(first, len(observations)))
     changed.features[first:] = 0
     assert search_shape(changed, PLAN, EFFORT, N_TRIALS) == search
-
-
-def test_when_the_time_is_over_what_was_tried_so_far_decides_and_the_rest_is_counted(observations):
-    ticks = iter([0.0, *(SECONDS * 0.6 * step for step in range(10))])
-    search = search_shape(observations, PLAN, EFFORT, 5, clock=lambda: next(ticks))
-    assert 1 <= len(search.trials) < 6
-    assert search.stopped_by_time == 6 - len(search.trials) > 0
 
 
 def test_without_trials_or_without_anything_to_learn_the_default_stays(observations):
