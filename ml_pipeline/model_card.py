@@ -229,11 +229,7 @@ def _search(content: Mapping[str, Any]) -> str:
         return ""
     chosen = {name: value for name, value in trials[0].items() if name != "score"} != content["search"]["chosen"]
     outcome = "another than the default was clearly better and is used" if chosen else "none was clearly better"
-    late = content["search"]["stopped_by_time"]
-    return (
-        f" There, too, {len(trials) - 1} other shapes of trees were tried beside the default: {outcome}"
-        f"{f'; for {late} more there was no time' if late else ''}."
-    )
+    return f" There, too, {len(trials) - 1} other shapes of trees were tried beside the default: {outcome}."
 
 
 def _served(content: Mapping[str, Any], backtest: Mapping[str, Any], targets: Sequence[str]) -> str:

@@ -127,7 +127,7 @@ def profile_of(name: str, threads: int) -> Profile:
             effort=effort,
         )
     effort = Effort(
-        0.05, max_rounds=800, patience=40, forest_trees=40, forest_rows=10_000, threads=threads, fit_rows=150_000
+        0.05, max_rounds=800, patience=40, forest_trees=40, forest_rows=10_000, threads=threads, fit_rows=100_000
     )
     return Profile(
         name,
