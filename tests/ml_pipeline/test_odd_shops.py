@@ -147,7 +147,7 @@ def test_the_least_history_is_the_one_that_the_refusal_names(trained, days):
 def test_one_whale_leaves_the_others_finite_numbers_that_add_up(trained):
     whale = [("whale", END - timedelta(days=back), 1e8) for back in (170, 100, 70, 40, 10)]
     everything = replace(SMALL, thorough=True, n_trials=1)
-    outcome = trained([*noise(80, 200, 0.05), *whale], everything)
+    outcome = trained([*noise(80, 250, 0.05), *whale], everything)
     assert_sound(outcome)
     assert "1 other shapes of trees were tried" in outcome.card
     assert outcome.money.max() <= 100 * outcome.content["serving"]["total"]["cap"]
