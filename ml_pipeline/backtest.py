@@ -18,6 +18,7 @@ from ml_pipeline.calibration import (
     PROBABILITY_FLOOR,
     LevelCalibration,
     ProbabilityCalibration,
+    agreement,
     fit_level_calibration,
     fit_probability_calibration,
     trust_in_level,
@@ -313,7 +314,7 @@ def learn_probability(
     return fit_probability_calibration(
         np.concatenate([purchase.raw[day] for day in days]),
         pooled(observations.bought, days, observations),
-        _trust(observations.bought, observations, rows, days),
+        _trust(observations.bought, observations, rows, days, purchase),
     )
 
 
@@ -327,7 +328,9 @@ def _levels(
     predicted = np.concatenate([judged.raw[day] for day in days])
     if judged.learner.kind == AMOUNT:
         return fit_level_calibration(predicted[actual > 0], actual[actual > 0])
-    return fit_level_calibration(predicted, actual, _trust(observations.spend[target], observations, rows, days))
+    return fit_level_calibration(
+        predicted, actual, _trust(observations.spend[target], observations, rows, days, judged)
+    )
 
 
 def _tells_who_buys(purchase: Judged, bench: Bench) -> bool:
@@ -351,12 +354,21 @@ def _tells_who_buys(purchase: Judged, bench: Bench) -> bool:
     return bool(gained.mean() > NOISE_MARGIN * gained.std() / np.sqrt(len(gained)))
 
 
-def _trust(labels: FloatArray, observations: Observations, rows: slice, days: Sequence[date]) -> float:
-    """How far the level of labels on `days` is believed, told by how their mean swings from window to window up to then."""
+def _trust(
+    labels: FloatArray, observations: Observations, rows: slice, days: Sequence[date], judged: Judged | None = None
+) -> float:
+    """How far the level of labels on `days` is believed.
+
+    Told by how their mean swings from window to window up to then, and by how far the errors of a model on them agree.
+    """
     last = max(days)
     past = sorted({*np.unique(observations.as_of[rows]).tolist(), *days})
     steps = [day for day in past if (last - day).days % HORIZON_DAYS == 0 and day <= last]
-    return trust_in_level([float(labels[observations.on(day)].mean()) for day in steps], len(days))
+    trust = trust_in_level([float(labels[observations.on(day)].mean()) for day in steps], len(days))
+    if judged is None:
+        return trust
+    told = [float(judged.raw[day].mean()) for day in days]
+    return trust * agreement(told, [float(labels[observations.on(day)].mean()) for day in days])
 
 
 def _contest(target: str, purchase: Judged, total: Mapping[date, FloatArray], bench: Bench) -> Contest:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -22,39 +22,35 @@ LEVEL_SPREAD = 0.3  # standard deviation of the log factors between levels, befo
 
 @dataclass(frozen=True)
 class ProbabilityCalibration:
-    """logit p' = (1 - trust) logit p + trust (a ln p - b ln(1 - p) + c): beta calibration (Kull et al. 2017), shrunk.
-
-    a, b ≥ 0, so that the order of customers stays.
-    """
+    """logit p' = a ln p - b ln(1 - p) + c: beta calibration (Kull et al. 2017); a, b ≥ 0, so that the order stays."""
 
     a: float
     b: float
     c: float
-    trust: float
 
     def apply(self, probability: FloatArray) -> FloatArray:
         """Calibrated probabilities (n,), kept off 0 and 1."""
         p = np.clip(probability, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-        yes, no = np.log(p), np.log1p(-p)
-        logit = (1 - self.trust) * (yes - no) + self.trust * (self.a * yes - self.b * no + self.c)
+        logit = self.a * np.log(p) - self.b * np.log1p(-p) + self.c
         return np.clip(1 / (1 + np.exp(-logit)), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
 
     def as_json(self) -> dict[str, float]:
         """For a bundle's metadata."""
-        return {"a": self.a, "b": self.b, "c": self.c, "trust": self.trust}
+        return {"a": self.a, "b": self.b, "c": self.c}
 
     @classmethod
     def from_json(cls, content: Mapping[str, float]) -> "ProbabilityCalibration":
         """What `as_json` made."""
-        return cls(content["a"], content["b"], content["c"], content["trust"])
+        return cls(content["a"], content["b"], content["c"])
 
 
-AS_IT_IS = ProbabilityCalibration(1.0, 1.0, 0.0, 0.0)
+AS_IT_IS = ProbabilityCalibration(1.0, 1.0, 0.0)
 
 
 def fit_probability_calibration(probability: FloatArray, outcome: FloatArray, trust: float) -> ProbabilityCalibration:
     """Maximum likelihood on rows (n,) that the classifier had not seen; a weak pull to the identity keeps it finite.
 
+    Only the shape is taken over whole. The mean moves from the classifier's to what came as far as `trust` says.
     Nothing is learned, and the identity comes back, where only one outcome occurs.
     """
     if not len(outcome) or outcome.min() == outcome.max():
@@ -74,7 +70,12 @@ def fit_probability_calibration(probability: FloatArray, outcome: FloatArray, tr
 
     found = minimize(loss, identity, jac=True, method="L-BFGS-B", bounds=[(0.0, None), (0.0, None), (None, None)])
     a, b, c = (float(value) for value in found.x)
-    return ProbabilityCalibration(a, b, c, trust)
+    wanted = p.mean() ** (1 - trust) * outcome.mean() ** trust
+
+    def excess(shift: float) -> float:
+        return float((1 / (1 + np.exp(-(a * yes - b * no + shift)))).mean() - wanted)
+
+    return ProbabilityCalibration(a, b, float(brentq(excess, c - 20, c + 20)))
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,19 @@ def trust_in_level(means: Sequence[float], windows: int) -> float:
     left = positive[1:-1] - (positive[2:] + positive[:-2]) / 2
     swing = float(np.square(left).mean() / 1.5)
     return DRIFT**2 / (DRIFT**2 + swing / windows)
+
+
+def agreement(told: Sequence[float], came: Sequence[float]) -> float:
+    """Between 0 and 1: how far windows agree that the level is off (positive-part James & Stein 1961, of log errors).
+
+    told, came: predicted and actual mean of each window. 0 where the errors of the windows cancel; 1 for one window, of
+    which nothing can be said.
+    """
+    errors = np.log([one / other for one, other in zip(told, came, strict=True) if one > 0 and other > 0])
+    if len(errors) < 2:
+        return 1.0
+    mean = float(errors.mean())
+    return max(0.0, 1 - float(errors.var(ddof=1)) / len(errors) / mean**2) if mean else 0.0
 
 
 def reliability(probability: FloatArray, outcome: FloatArray) -> list[dict[str, Any]]:
