@@ -344,8 +344,8 @@ def _probability(backtest: Mapping[str, Any]) -> str:
     header = ["", "AUC", "log loss", "Brier", "mean"]
     sections = [
         "## Purchase probability",
-        "Calibrated on the windows before (beta calibration, Kull et al. 2017, trusted the less the more the shop's level "
-        "swings), measured on the report windows, all customers of all windows together.",
+        "Calibrated on the windows before (beta calibration, Kull et al. 2017; its level only as far as windows agree on it), "
+        "measured on the report windows, all customers of all windows together.",
         _bought(measured, "all"),
         render_table(header, [*_probability_rows(measured), *_probability_windows(measured)]),
     ]

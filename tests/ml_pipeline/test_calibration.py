@@ -1,4 +1,3 @@
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +10,7 @@ from ml_pipeline.calibration import (
     PROBABILITY_FLOOR,
     LevelCalibration,
     ProbabilityCalibration,
+    agreement,
     fit_level_calibration,
     fit_probability_calibration,
     reliability,
@@ -34,15 +34,23 @@ def test_a_classifier_that_says_too_much_is_brought_to_what_happened():
     np.testing.assert_allclose(calibration.apply(np.array([0.3, 0.5, 0.7, 0.9])), [0.09, 0.25, 0.49, 0.81], atol=0.03)
 
 
-def test_trust_lies_between_the_classifiers_own_word_and_what_was_learned():
+def test_the_level_moves_as_far_as_it_is_trusted_and_the_shape_whole():
     rng = np.random.default_rng(2)
-    said = rng.random(4000)
-    believed = fit_probability_calibration(said, outcomes(rng, said**2), trust=1.0)
-    half, not_at_all = replace(believed, trust=0.5).apply(said), replace(believed, trust=0.0).apply(said)
-    np.testing.assert_allclose(not_at_all, np.clip(said, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR), rtol=1e-12)
-    inner = (said > 0.01) & (said < 0.99)
-    assert (believed.apply(said) < half)[inner].all()
-    assert (half < not_at_all)[inner].all()
+    said = np.clip(rng.random(4000), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    happened = outcomes(rng, said**2)
+    means = [fit_probability_calibration(said, happened, trust).apply(said).mean() for trust in (0.0, 0.5, 1.0)]
+    wanted = [said.mean(), np.sqrt(said.mean() * happened.mean()), happened.mean()]
+    np.testing.assert_allclose(means, wanted, rtol=0.01)
+    shapes = [fit_probability_calibration(said, happened, trust) for trust in (0.0, 1.0)]
+    assert (shapes[0].a, shapes[0].b) == (shapes[1].a, shapes[1].b)
+
+
+def test_windows_whose_errors_cancel_say_nothing_of_the_level_and_windows_that_agree_say_all():
+    assert agreement([1.3, 0.75, 1.25, 0.8], [1.0] * 4) == pytest.approx(0.0, abs=0.2)
+    assert agreement([1.031, 1.033, 1.025, 1.035], [1.0] * 4) > 0.98
+    assert agreement([1.4], [1.0]) == 1.0
+    assert agreement([1.0, 1.0], [1.0, 1.0]) == 0.0
+    assert 0 <= agreement([1.3, 0.9, 1.1], [1.0] * 3) <= 1
 
 
 @pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])
@@ -71,7 +79,7 @@ def test_outcomes_that_a_classifier_parts_without_fault_leave_the_calibration_fi
 
 
 def test_a_calibration_reads_back_from_json_as_it_was():
-    calibration = ProbabilityCalibration(1.1, 0.9, -0.2, 0.7)
+    calibration = ProbabilityCalibration(1.1, 0.9, -0.2)
     assert ProbabilityCalibration.from_json(calibration.as_json()) == calibration
     levels = LevelCalibration((1.0, 2.0), (0.9, 1.2))
     assert LevelCalibration.from_json(levels.as_json()) == levels

@@ -23,7 +23,7 @@ from ml_pipeline.formulas import (
 
 TARGETS = ("grocery", "sports")
 NAMES = feature_names(TARGETS)
-CALIBRATION = ProbabilityCalibration(a=1.2, b=0.8, c=-0.1, trust=0.6)
+CALIBRATION = ProbabilityCalibration(a=1.2, b=0.8, c=-0.1)
 LEVELS = LevelCalibration((np.log(10.0), np.log(1000.0)), (1.0, 4.0))
 
 
@@ -75,8 +75,7 @@ def test_a_calibrated_hurdle_corrects_the_probability_and_the_amounts_each_by_it
     formula = through_json(hurdle_formula("buys", [("log", LEVELS)], CALIBRATION))
     expected = []
     for p, amount, factor in ((0.5, 10.0, 1.0), (0.2, 100.0, 2.0)):
-        learned = 1.2 * np.log(p) - 0.8 * np.log(1 - p) - 0.1
-        logit = 0.4 * np.log(p / (1 - p)) + 0.6 * learned
+        logit = 1.2 * np.log(p) - 0.8 * np.log(1 - p) - 0.1
         expected.append(amount * factor / (1 + np.exp(-logit)))
     np.testing.assert_allclose(evaluate(formula, known(own), "total"), expected, rtol=1e-12)
     np.testing.assert_allclose(

@@ -255,8 +255,7 @@ def plain_calibration(p, calibration):
     if calibration is None:
         return np.clip(p, 0.001, 0.999)
     p = np.clip(p, 0.001, 0.999)
-    learned = calibration["a"] * np.log(p) - calibration["b"] * np.log(1 - p) + calibration["c"]
-    logit = (1 - calibration["trust"]) * np.log(p / (1 - p)) + calibration["trust"] * learned
+    logit = calibration["a"] * np.log(p) - calibration["b"] * np.log(1 - p) + calibration["c"]
     return np.clip(1 / (1 + np.exp(-logit)), 0.001, 0.999)
 
 
