@@ -22,7 +22,7 @@ from ml_pipeline.learners import AMOUNT, MONEY, PROBABILITY
 TARGETS = ("total", "grocery", "other")
 EVERY_CONTEST = [(target, thorough) for target in TARGETS for thorough in (False, True)]
 LEARNED = Learned(
-    mean=40.0, total_mean=100.0, shop_share=0.4, calibration=ProbabilityCalibration(1.1, 0.9, 0.0, 0.5), levels={}
+    mean=40.0, total_mean=100.0, shop_share=0.4, calibration=ProbabilityCalibration(1.1, 0.9, 0.0), levels={}
 )
 
 
