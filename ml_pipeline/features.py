@@ -170,7 +170,6 @@ DAYS_SINCE_FIRST = DaysSinceFirstTransaction().name
 TOTAL_TRANSACTIONS = TotalTransactions().name
 TOTAL_PURCHASE_DAYS = TotalPurchaseDays().name
 DAYS_FIRST_TO_LAST = DaysFirstToLast().name
-MEAN_PURCHASE_DAY_VALUE = MeanPurchaseDayValue().name
 MEAN_REPEAT_VALUE = MeanRepeatValue().name
 AVG_TRANSACTION_VALUE = AvgTransactionValue().name
 CUSTOMER_TENURE_DAYS = CustomerTenureDays().name

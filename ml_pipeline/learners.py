@@ -633,15 +633,7 @@ class BgNbdLearner(Learner):
         summary = _summary_columns(task)
         x, t_x, T, m = summary.of(training.features)
         purchases = _fit_purchases(x, t_x, T)
-        values = _fit_values(x, m) if self.kind == MONEY else None
-        return Fitted(BgNbdMember(summary, HORIZON_DAYS, purchases, values), 0)
-
-
-class BgNbdPurchaseLearner(BgNbdLearner):
-    """BG/NBD alone, for the probability of a purchase."""
-
-    name = "bg_nbd_purchase"
-    kind = PROBABILITY
+        return Fitted(BgNbdMember(summary, HORIZON_DAYS, purchases, _fit_values(x, m)), 0)
 
 
 class LightGBMBgNbdLearner(Learner):

@@ -433,14 +433,12 @@ class PurchaseSummary:
 
 
 class BgNbdMember(Member):
-    """BG/NBD's purchases times Gamma-Gamma's value: spend; without Gamma-Gamma: the probability of a purchase."""
+    """BG/NBD's purchases times Gamma-Gamma's value: spend."""
 
     library = "bg_nbd"
     suffix = ".json"
 
-    def __init__(
-        self, summary: PurchaseSummary, horizon_days: int, purchases: "BgNbd", values: "GammaGamma | None"
-    ) -> None:
+    def __init__(self, summary: PurchaseSummary, horizon_days: int, purchases: "BgNbd", values: "GammaGamma") -> None:
         self._summary = summary
         self._horizon_days = horizon_days
         self._purchases = purchases
@@ -451,8 +449,6 @@ class BgNbdMember(Member):
         from ml_pipeline.btyd import expected_spend
 
         x, t_x, T, m = self._summary.of(features)
-        if self._values is None:
-            return self._purchases.purchase_probability(x, t_x, T, self._horizon_days)
         return expected_spend(self._purchases, self._values, x, t_x, T, m, self._horizon_days)
 
     def save(self, path: Path) -> None:
@@ -461,7 +457,7 @@ class BgNbdMember(Member):
             "columns": asdict(self._summary),
             "horizon_days": self._horizon_days,
             "bg_nbd": self._purchases.as_json(),
-            "gamma_gamma": None if self._values is None else self._values.as_json(),
+            "gamma_gamma": self._values.as_json(),
         }
         _write_json(path, content)
 
@@ -471,12 +467,11 @@ class BgNbdMember(Member):
         from ml_pipeline.btyd import BgNbd, GammaGamma
 
         content = _read_json(path)
-        values = content["gamma_gamma"]
         return cls(
             PurchaseSummary(**content["columns"]),
             content["horizon_days"],
             BgNbd.from_json(content["bg_nbd"]),
-            None if values is None else GammaGamma.from_json(values),
+            GammaGamma.from_json(content["gamma_gamma"]),
         )
 
 

@@ -25,8 +25,7 @@ CLEARLY = 0.02
 """By how much of the score (capped R² + D² + nGini − decile MAPE / 4) another shape must beat the default."""
 ROWS = 20_000
 ROUNDS = 300
-"""Trials × rows × rounds bound the work: half a minute at most on a slow machine. No clock decides, or the same tables
-would not give the same bundle."""
+"""Trials × rows × rounds bound the work. No clock decides, or the same tables would not give the same bundle."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from ml_pipeline.learners import (
     AMOUNT,
     PROBABILITY,
     BgNbdLearner,
-    BgNbdPurchaseLearner,
     Effort,
     Fold,
     ForestLearner,
@@ -56,7 +55,7 @@ STOPPING = (
     *BUYERS_ONLY,
 )
 LABELLED = (*STOPPING, ForestLearner(), *LINEAR)
-LEARNERS = (*LABELLED, BgNbdLearner(), BgNbdPurchaseLearner())
+LEARNERS = (*LABELLED, BgNbdLearner())
 
 
 def named(learner):
@@ -184,14 +183,13 @@ def test_early_stopping_keeps_only_the_best_rounds(learner, shop):
     assert learner.fit(train, NAMES, replace(EFFORT, patience=12), validation=noise).rounds == fitted.rounds
 
 
-@pytest.mark.parametrize("learner", [ForestLearner(), *LINEAR, BgNbdLearner(), BgNbdPurchaseLearner()], ids=named)
+@pytest.mark.parametrize("learner", [ForestLearner(), *LINEAR, BgNbdLearner()], ids=named)
 def test_what_has_no_rounds_says_so(learner):
     assert not learner.stops_early
 
 
-@pytest.mark.parametrize("learner", [LightGBMPurchaseLearner(), BgNbdPurchaseLearner()], ids=named)
-def test_a_chance_to_buy_is_a_probability(learner, shop, members):
-    predicted = members[learner.name].predict(shop.features)
+def test_a_chance_to_buy_is_a_probability(shop, members):
+    predicted = members[LightGBMPurchaseLearner.name].predict(shop.features)
     assert 0 <= predicted.min() < predicted.max() <= 1
 
 
@@ -304,7 +302,7 @@ def test_bg_nbd_refuses_pasts_that_cannot_be(shop):
         BgNbdLearner().fit(Fold(features, shop.labels), NAMES, EFFORT)
 
 
-@pytest.mark.parametrize("learner", [BgNbdLearner(), BgNbdPurchaseLearner()], ids=named)
+@pytest.mark.parametrize("learner", [BgNbdLearner()], ids=named)
 def test_bg_nbd_refuses_customers_who_never_came_back_and_a_named_target(learner, shop):
     features = shop.features.copy()
     features[:, COLUMN["total_purchase_days"]] = 1

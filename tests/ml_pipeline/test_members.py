@@ -112,14 +112,6 @@ def test_bg_nbd_reads_repeats_ages_and_values_from_the_features():
     np.testing.assert_array_equal(BgNbdMember(SUMMARY, 30, BG_NBD, GAMMA_GAMMA).predict(features), expected)
 
 
-def test_bg_nbd_without_values_gives_the_probability_of_a_purchase(tmp_path):
-    features = np.array([[4, 50, 90, 30]], dtype=np.float32)
-    path = tmp_path / "purchase.json"
-    BgNbdMember(SUMMARY, 30, BG_NBD, None).save(path)
-    predicted = load_member("bg_nbd", path).predict(features)
-    np.testing.assert_array_equal(predicted, BG_NBD.purchase_probability([3], [50], [90], 30))
-
-
 def test_bg_nbd_refuses_a_customer_that_cannot_be():
     features = np.array([[4, 500, 90, 30]], dtype=np.float32)
     with pytest.raises(BadSummary, match="500"):
