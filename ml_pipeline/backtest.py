@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from ml_pipeline.formulas import Formula, Known, evaluate, rule_formula
 from ml_pipeline.learners import AMOUNT, PROBABILITY, Effort, Fold, Learner
 from ml_pipeline.metrics import capped_r2, d2, decile_mape, normalised_gini, rmse
 from ml_pipeline.progress import Stage
-from ml_pipeline.reconcile import reconcile_parts
+from ml_pipeline.reconcile import TOP_DOWN, reconcile_parts
 from ml_pipeline.rules import RULES
 from ml_pipeline.schema import HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
 from ml_pipeline.snapshot import money_columns
@@ -104,12 +105,14 @@ class Contest:
 class Backtest:
     """The outcome: a contest per target, the served numbers after reconciliation, and the purchase classifier.
 
+    reconciliation: how total and parts were made to agree, as a bundle's metadata says it (`reconcile`).
     purchase_serves: whether the classifier tells more than the plain share of buyers (`_tells_who_buys`).
     """
 
     plan: WindowPlan
     contests: Mapping[str, Contest]
     served: Mapping[date, Mapping[str, FloatArray]]
+    reconciliation: Mapping[str, Any]
     purchase: Judged
     purchase_serves: bool
 
@@ -158,7 +161,7 @@ def run_backtest(
         for block in (plan.selection, plan.report)
         for day in block
     }
-    return Backtest(plan, contests, served, purchase, _tells_who_buys(purchase, bench))
+    return Backtest(plan, contests, served, {"name": TOP_DOWN}, purchase, _tells_who_buys(purchase, bench))
 
 
 def count_fits(plan: WindowPlan, targets: Sequence[str], *, thorough: bool = False) -> int:

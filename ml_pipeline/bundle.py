@@ -19,8 +19,8 @@ from typing import Any
 from ml_pipeline.errors import BundleMismatch, NoServingModel, PipelineError
 from ml_pipeline.features import feature_names
 
-FORMAT = 2
-"""2: what serves is a formula over members; 1 named one member or rule."""
+FORMAT = 3
+"""3: what agrees how, and what was trained on; 2: what serves is a formula over members; 1 named one member or rule."""
 POINTER = "current.json"
 METADATA = "metadata.json"
 

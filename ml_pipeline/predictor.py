@@ -14,12 +14,13 @@ from ml_pipeline.bundle import BundleMetadata, check_file, load_metadata, versio
 from ml_pipeline.errors import BundleMismatch
 from ml_pipeline.features import IS_COLD_START, build_features, read_matrix
 from ml_pipeline.formulas import Known, calibrated_probability, evaluate, members_of
+from ml_pipeline.guardrails import outside
 from ml_pipeline.intervals import Intervals
 from ml_pipeline.members import Matrix, Member, load_member
 from ml_pipeline.prepare import Prepared
-from ml_pipeline.reconcile import reconcile_parts, to_cents
+from ml_pipeline.reconcile import reconcile, to_cents
 from ml_pipeline.schema import TOTAL_TARGET
-from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
+from ml_pipeline.snapshot import CENTS, Answers, money_columns, write_snapshot
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -47,27 +48,28 @@ class Predictor:
 
         Raises ValueError when the number of columns is another than the bundle's.
         """
-        content = self.metadata.content
         if features.ndim != 2 or features.shape[1] != len(self.metadata.features):
             raise ValueError(
                 f"Features of shape {features.shape}; the bundle needs (n, {len(self.metadata.features)})."
             )
-        own = {name: self.members[name].predict(features, self.threads) for name in self._needed_members()}
-        known = Known(features, self.metadata.features, self.metadata.targets, own)
-        total = self._served(known, TOTAL_TARGET)
-        known = replace(known, total=total)
-        parts = [self._served(known, name) for name in money_columns(self.metadata.targets)[1:]]
-        shares = np.array(content["usual_shares"])
-        agreed = np.column_stack([total, reconcile_parts(total, np.column_stack(parts), shares)])
+        content, names = self.metadata.content, self.metadata.features
+        own = {name: self.members[name].predict(features, self.threads) for name in self.needed_members()}
+        served = self.served(Known(features, names, self.metadata.targets, own))
+        agreed = reconcile(
+            content["reconciliation"], served[:, 0], served[:, 1:], usual_shares=np.array(content["usual_shares"])
+        )
         money = to_cents(agreed[:, 0], agreed[:, 1:])
-        lower, upper = self._intervals(money / 100)
+        probability = self._probability(features, own)
+        lower, upper = self._intervals(money / CENTS)
         return Answers(
             money=money,
             lower=lower,
             upper=upper,
-            probability=self._probability(features, own),
-            segment=segments(money[:, 0] / 100, content["segments"]["thresholds"]),
-            cold_start=features[:, self.metadata.features.index(IS_COLD_START)] > 0,
+            probability=probability,
+            segment=segments(money[:, 0] / CENTS, content["segments"]["thresholds"]),
+            cold_start=features[:, names.index(IS_COLD_START)] > 0,
+            extrapolated=outside(features, names, content["ranges"]),
+            variance=np.square((upper - lower) / CENTS),
             raw=np.column_stack([own[name] for name in self.raw_names])
             if self.raw_names
             else np.zeros((len(features), 0)),
@@ -78,7 +80,7 @@ class Predictor:
         prior = self.metadata.content["never_bought"]
         spend = np.array([prior["spend"][name] for name in money_columns(self.metadata.targets)])
         money = to_cents(spend[:1], spend[None, 1:])
-        upper = np.maximum(np.rint(np.array(prior["upper"]) * 100).astype(np.int64)[None, :], money)
+        upper = np.maximum(np.rint(np.array(prior["upper"]) * CENTS).astype(np.int64)[None, :], money)
 
         def repeated(row: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return np.repeat(row, n_customers, axis=0)
@@ -88,20 +90,29 @@ class Predictor:
             lower=repeated(np.zeros_like(money)),
             upper=repeated(upper),
             probability=np.full(n_customers, float(prior["probability"])),
-            segment=repeated(segments(money[:, 0] / 100, self.metadata.content["segments"]["thresholds"])),
+            segment=repeated(segments(money[:, 0] / CENTS, self.metadata.content["segments"]["thresholds"])),
             cold_start=np.ones(n_customers, dtype=bool),
+            extrapolated=np.zeros(n_customers, dtype=bool),
+            variance=repeated(np.square(upper / CENTS)),
             raw=np.full((n_customers, len(self.raw_names)), np.nan),
         )
 
-    def _needed_members(self) -> list[str]:
+    def needed_members(self) -> list[str]:
+        """The names of the members that answers are made of: for integrators, of what serves, for the probability."""
         content = self.metadata.content
         served = [name for serving in content["serving"].values() for name in members_of(serving["formula"])]
         probability = content["probability"]
         needed = [*self.raw_names, *served, *([probability["member"]] if probability["kind"] == "model" else [])]
         return list(dict.fromkeys(needed))
 
+    def served(self, known: Known) -> FloatArray:
+        """What serves for total, targets and other before they are made to agree, (n, 2 + targets), within [0, cap]."""
+        total = self._served(known, TOTAL_TARGET)
+        known = replace(known, total=total)
+        parts = [self._served(known, name) for name in money_columns(self.metadata.targets)[1:]]
+        return np.column_stack([total, *parts])
+
     def _served(self, known: Known, target: str) -> FloatArray:
-        """What serves for one target, finite and within [0, cap]."""
         serving = self.metadata.content["serving"][target]
         predicted = evaluate(serving["formula"], known, target)
         if not np.isfinite(predicted).all():
@@ -116,7 +127,7 @@ class Predictor:
             for index, name in enumerate(money_columns(self.metadata.targets))
         ]
         lower, upper = (np.column_stack([end[side] for end in ends]) for side in (0, 1))
-        return np.floor(lower * 100 + 1e-6).astype(np.int64), np.ceil(upper * 100 - 1e-6).astype(np.int64)
+        return np.floor(lower * CENTS + 1e-6).astype(np.int64), np.ceil(upper * CENTS - 1e-6).astype(np.int64)
 
     def _probability(self, features: Matrix, own: Mapping[str, FloatArray]) -> FloatArray:
         probability = self.metadata.content["probability"]

@@ -1,10 +1,25 @@
 """Makes the parts agree with the whole: named targets + other = total, all ≥ 0, to the displayed cent."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from ml_pipeline.errors import BundleMismatch
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+TOP_DOWN = "top_down"
+
+
+def reconcile(method: Mapping[str, Any], total: FloatArray, parts: FloatArray, usual_shares: FloatArray) -> FloatArray:
+    """Total (n,) and parts (n, k), made to agree by the bundle's method, (n, 1 + k); all ≥ 0, parts add up to the total."""
+    if method["name"] != TOP_DOWN:
+        raise BundleMismatch(f"This code does not know the reconciliation {method['name']!r}: train again.")
+    return np.column_stack([total, reconcile_parts(total, parts, usual_shares)])
 
 
 def reconcile_parts(total: FloatArray, parts: FloatArray, usual_shares: FloatArray) -> FloatArray:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from ml_pipeline.bundle import content_id, digests_below, settle_folder, staged_folder
 from ml_pipeline.errors import NoServingModel, SnapshotMismatch
 
-FORMAT = 1
+FORMAT = 2
+"""2: with the variance of each customer's error and whether he lies outside of what was trained on."""
 META = "meta.json"
 CENTS = 100
 SEGMENTS = ("Low Value", "Medium Value", "High Value")
@@ -32,7 +33,9 @@ class Answers:
 
     money, lower, upper: int64 (n, 2 + targets), columns as `money_columns`; named parts + other == total in `money`.
     probability: float64 (n,) of buying at all in the horizon. segment: uint8 (n,), index into SEGMENTS.
-    cold_start: bool (n,), fewer than two purchases seen. raw: float64 (n, boosters), each money booster's own number.
+    cold_start: bool (n,), fewer than two purchases seen. extrapolated: bool (n,), outside of what was trained on.
+    variance: float64 (n, 2 + targets), of a customer's own error in units of the currency squared, for sums over many.
+    raw: float64 (n, boosters), each money booster's own number.
     """
 
     money: IntArray
@@ -41,6 +44,8 @@ class Answers:
     probability: FloatArray
     segment: npt.NDArray[np.uint8]
     cold_start: npt.NDArray[np.bool_]
+    extrapolated: npt.NDArray[np.bool_]
+    variance: FloatArray
     raw: FloatArray
 
 
@@ -101,7 +106,7 @@ def write_snapshot(
     with staged_folder(parent) as staging:
         np.save(staging / "customer_id.npy", encoded)
         np.save(staging / "features.npy", np.ascontiguousarray(features[order], dtype=np.float32))
-        for name in ("money", "lower", "upper", "probability", "segment", "cold_start", "raw"):
+        for name in Answers.__annotations__:
             np.save(staging / f"{name}.npy", np.ascontiguousarray(getattr(answers, name)[order]))
         meta = {
             "format": FORMAT,
@@ -135,7 +140,8 @@ class Snapshot:
         self._money, self._lower, self._upper = (self._map(folder, name) for name in ("money", "lower", "upper"))
         self._probability = self._map(folder, "probability")
         self._segment = self._map(folder, "segment")
-        self._cold_start = self._map(folder, "cold_start")
+        self._cold_start, self._extrapolated = self._map(folder, "cold_start"), self._map(folder, "extrapolated")
+        self._variance = self._map(folder, "variance")
         self._raw = self._map(folder, "raw")
 
     def _map(self, folder: Path, name: str) -> npt.NDArray[Any]:
@@ -172,7 +178,7 @@ class Snapshot:
         """The answers at these rows by name; money in units of the currency, to two decimals.
 
         `predicted_<x>_spend`, `…_lower`, `…_upper` for total, each target and other; `purchase_probability_30d`,
-        `segment` (text), `cold_start` (bool).
+        `segment` (text), `cold_start` and `extrapolated` (bool).
         """
         rows = np.asarray(positions, dtype=np.int64)
         answers: dict[str, npt.NDArray[Any]] = {}
@@ -183,8 +189,13 @@ class Snapshot:
             answers[f"predicted_{name}_spend_upper"] = upper[:, index] / CENTS
         answers["purchase_probability_30d"] = np.round(self._probability[rows], 4)
         answers["segment"] = np.array(SEGMENTS)[self._segment[rows]]
-        answers["cold_start"] = self._cold_start[rows]
+        answers["cold_start"], answers["extrapolated"] = self._cold_start[rows], self._extrapolated[rows]
         return answers
+
+    def money(self, positions: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Predicted money in units of the currency and the variance of each one's own error, (n, 2 + targets) each."""
+        rows = np.asarray(positions, dtype=np.int64)
+        return self._money[rows] / CENTS, self._variance[rows]
 
     def raw(self, positions: npt.ArrayLike) -> dict[str, FloatArray]:
         """Each money booster's own number at these rows, by member name; NaN for customers that never bought."""

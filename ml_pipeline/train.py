@@ -49,6 +49,7 @@ from ml_pipeline.candidates import LIGHTGBM, OF_EVERY_TARGET, PURCHASE, XGBOOST,
 from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import BadSampleRequest, NotEnoughHistory, PipelineError
+from ml_pipeline.guardrails import trained_ranges
 from ml_pipeline.intervals import COVERAGE, fit_intervals
 from ml_pipeline.leak_checks import LeakReport, check_for_leaks
 from ml_pipeline.learners import Effort, Learner
@@ -466,6 +467,8 @@ def _metadata(
         },
         "serving": _serving(backtest, observations),
         "usual_shares": usual_shares(observations, everything, targets).tolist(),
+        "reconciliation": backtest.reconciliation,
+        "ranges": trained_ranges(observations.features, observations.names),
         "intervals": {name: fit_intervals(actual[name], judged[name]).as_json() for name in columns},
         "probability": _probability(backtest, observations, members),
         "segments": {

@@ -178,6 +178,7 @@ class PredictionAnswer(Message):
     intervals: dict[str, Interval]
     segment: str
     cold_start: bool
+    extrapolated: bool = Field(description="True where the inputs lie outside of what was trained on.")
     raw: dict[str, float | None] | None = Field(None, description="With ?explain=true; null where there is no number.")
     ignored_inputs: list[IgnoredInput] | None = None
 

@@ -38,6 +38,8 @@ def write_toy_pair(
         probability=rng.random(n),
         segment=rng.integers(0, 3, size=n).astype(np.uint8),
         cold_start=rng.random(n) < 0.1,
+        extrapolated=np.arange(n) % 7 == 3,
+        variance=np.square(money / 100),
         raw=rng.random((n, len(raw_names))) * 1000,
     )
     with staged_folder(versions_dir(models_dir)) as staging:
