@@ -71,6 +71,7 @@ from ml_pipeline.sample_ceiling import SampleTruth, find_sample_truth, sample_ce
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.search import search_shape
 from ml_pipeline.snapshot import money_columns
+from ml_pipeline.sums import SumIntervals
 from ml_pipeline.targets import build_targets, net_floor_report
 from ml_pipeline.training_set import (
     Observations,
@@ -470,6 +471,7 @@ def _metadata(
         "reconciliation": backtest.reconciliation,
         "ranges": trained_ranges(observations.features, observations.names),
         "intervals": {name: fit_intervals(actual[name], judged[name]).as_json() for name in columns},
+        "sums": {name: SumIntervals(1.0, 0.1, 1.28, 1.28).as_json() for name in columns},
         "probability": _probability(backtest, observations, members),
         "segments": {
             "quantiles": list(SEGMENT_QUANTILES),

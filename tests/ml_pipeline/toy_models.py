@@ -11,6 +11,7 @@ from ml_pipeline.bundle import ServingPair, seal_bundle, staged_folder, versions
 from ml_pipeline.candidates import member_name
 from ml_pipeline.features import feature_names
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
+from ml_pipeline.sums import SumIntervals
 
 TARGETS = ("electronics", "grocery", "sports")
 AS_OF = date(2026, 1, 1)
@@ -67,6 +68,7 @@ def write_toy_pair(
                     }
                     for name in money_columns(targets)
                 },
+                "sums": {name: SumIntervals(1.0, 0.1, 1.28, 1.28).as_json() for name in money_columns(targets)},
                 "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
             },
         )
