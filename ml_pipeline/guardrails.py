@@ -1,27 +1,126 @@
-"""How far predictions may go: the range of every feature that was trained on, and the most that is ever answered."""
+"""How far predictions may go: what was trained on, who lies outside of it, and the most that is ever answered.
+
+Serving happens later than the last day that was trained on, so what counts days is a little further for the oldest
+customers than it ever was in training, and the largest customer can be a little larger. A feature therefore counts as
+outside only when it is beyond the trained range by more than a tenth of the range's width; one that counts days by more
+than a tenth or a month, whichever is larger. A value that is missing where none was in training counts too; a feature
+that was always missing (one that models must not learn from is blanked) never does. The calendar of the target window
+needs no rule of its own: a training that uses it has looked at a whole year.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ml_pipeline.features import feature_set
+
 Matrix = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+SLACK = 0.1  # of the width of the trained range
+SLACK_DAYS = 31.0  # what counts days goes on between the last day that was trained on and the day that is served
+MOST_NAMED = 3
 
 
 def trained_ranges(features: Matrix, names: Sequence[str]) -> dict[str, Any]:
-    """The lowest and highest value of each feature (n, F) that was learned from; None where it was always missing."""
+    """For a bundle's metadata: of each feature (n, F) the lowest and highest value that was learned from, and whether
+    any was missing; None where all were."""
     return {
-        name: [float(np.nanmin(column)), float(np.nanmax(column))] if not np.isnan(column).all() else None
+        name: {
+            "low": float(np.nanmin(column)),
+            "high": float(np.nanmax(column)),
+            "missing": bool(np.isnan(column).any()),
+        }
+        if not np.isnan(column).all()
+        else None
         for name, column in zip(names, features.T, strict=True)
     }
 
 
-def outside(features: Matrix, names: Sequence[str], ranges: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """Whether any feature of a customer (n, F) lies outside of what was trained on, bool (n,)."""
-    found = np.zeros(len(features), dtype=bool)
-    for index, name in enumerate(names):
-        if ranges[name] is not None:
-            low, high = ranges[name]
-            found |= (features[:, index] < low) | (features[:, index] > high)
-    return found
+@dataclass(frozen=True)
+class TrainedRanges:
+    """What was trained on, per feature, in the order of `names`: low and high (F,), NaN where it was always missing;
+    slack (F,), how far beyond either end still counts as inside; missing (F,), whether any value was missing."""
+
+    names: tuple[str, ...]
+    low: FloatArray
+    high: FloatArray
+    slack: FloatArray
+    missing: BoolArray
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], names: Sequence[str], targets: Sequence[str]) -> "TrainedRanges":
+        """What `trained_ranges` made, of the features of a shop with these targets."""
+        never = {"low": np.nan, "high": np.nan, "missing": True}
+        ranges = [content[name] or never for name in names]
+        low, high = (np.array([one[end] for one in ranges], dtype=np.float64) for end in ("low", "high"))
+        days = _counted_in_days(tuple(targets))
+        least = np.array([SLACK_DAYS if name in days else 0.0 for name in names])
+        missing = np.array([one["missing"] for one in ranges], dtype=bool)
+        return cls(tuple(names), low, high, np.maximum(SLACK * (high - low), least), missing)
+
+    def outside(self, features: Matrix) -> BoolArray:
+        """Whether any feature of a customer (n, F) lies outside of what was trained on, (n,)."""
+        found = np.zeros(len(features), dtype=bool)
+        for index in range(len(self.names)):  # column by column: a million customers need no second matrix
+            found |= self._outside(features[:, index], index)
+        return found
+
+    def farthest(self, customer: Matrix, most: int = MOST_NAMED) -> list[dict[str, Any]]:
+        """Which features of one customer (F,) lie outside, the farthest first, at most `most`.
+
+        `feature`, `value` (None: missing), `trained` (lowest and highest value); how far is measured in slacks.
+        """
+        found = [index for index in range(len(self.names)) if self._outside(customer[index : index + 1], index)[0]]
+        far = sorted(found, key=lambda index: -self._distance(float(customer[index]), index))
+        return [
+            {
+                "feature": self.names[index],
+                "value": None if np.isnan(customer[index]) else _short(float(customer[index])),
+                "trained": [_short(self.low[index]), _short(self.high[index])],
+            }
+            for index in far[:most]
+        ]
+
+    def _outside(self, values: Matrix, index: int) -> BoolArray:
+        """(n,); comparisons with NaN are False, be it a missing value or a range that there is not."""
+        slack = self.slack[index]
+        beyond = (values < self.low[index] - slack) | (values > self.high[index] + slack)
+        return beyond if self.missing[index] else beyond | np.isnan(values)
+
+    def _distance(self, value: float, index: int) -> float:
+        """How far beyond the nearer end; without end where nothing else was ever seen, and where the value is missing."""
+        beyond = max(self.low[index] - value, value - self.high[index])
+        return beyond / self.slack[index] if self.slack[index] > 0 and not np.isnan(value) else np.inf
+
+
+@cache
+def _counted_in_days(targets: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(feature.name for feature in feature_set(targets) if feature.unit == "days")
+
+
+def _short(number: float) -> float:
+    """Six digits: features are float32, whose further ones mean nothing."""
+    return float(f"{number:.6g}")
+
+
+def reached_cap(predicted: FloatArray, caps: FloatArray) -> BoolArray:
+    """Whether any of a customer's predictions (n, k) was cut at its cap (k,), (n,).
+
+    A cap of 0 cuts nobody's: it belongs to a target that nobody has ever bought.
+    """
+    return np.any((predicted >= caps) & (caps > 0), axis=1)
+
+
+def within_cap(agreed: FloatArray, cap: float) -> FloatArray:
+    """Total and its parts (n, 1 + k) with no total above the cap, nor a part above its total; parts keep their shares.
+
+    Parts that are each below their own caps can add up to more than the total's.
+    """
+    total = agreed[:, :1]
+    return agreed * np.where(total > cap, cap / np.where(total > cap, total, 1.0), 1.0)

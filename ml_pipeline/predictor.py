@@ -14,7 +14,7 @@ from ml_pipeline.bundle import BundleMetadata, check_file, load_metadata, versio
 from ml_pipeline.errors import BundleMismatch
 from ml_pipeline.features import IS_COLD_START, build_features, read_matrix
 from ml_pipeline.formulas import Known, calibrated_probability, evaluate, members_of
-from ml_pipeline.guardrails import outside
+from ml_pipeline.guardrails import TrainedRanges, reached_cap, within_cap
 from ml_pipeline.intervals import Intervals
 from ml_pipeline.members import Matrix, Member, load_member
 from ml_pipeline.prepare import Prepared
@@ -43,6 +43,11 @@ class Predictor:
         """The money boosters that integrators may use alone, in the bundle's order."""
         return tuple(name for name, member in self.metadata.content["members"].items() if member["integrators"])
 
+    @property
+    def ranges(self) -> TrainedRanges:
+        """What was trained on, per feature."""
+        return TrainedRanges.from_json(self.metadata.content["ranges"], self.metadata.features, self.metadata.targets)
+
     def predict(self, features: Matrix) -> Answers:
         """Answers for n customers that bought before `as_of`, from float32 features (n, F) in the bundle's order.
 
@@ -58,6 +63,8 @@ class Predictor:
         agreed = reconcile(
             content["reconciliation"], served[:, 0], served[:, 1:], usual_shares=np.array(content["usual_shares"])
         )
+        caps = np.array([content["serving"][name]["cap"] for name in money_columns(self.metadata.targets)])
+        agreed = within_cap(agreed, caps[0])
         money = to_cents(agreed[:, 0], agreed[:, 1:])
         probability = self._probability(features, own)
         lower, upper = self._intervals(money / CENTS)
@@ -68,7 +75,9 @@ class Predictor:
             probability=probability,
             segment=segments(money[:, 0] / CENTS, content["segments"]["thresholds"]),
             cold_start=features[:, names.index(IS_COLD_START)] > 0,
-            extrapolated=outside(features, names, content["ranges"]),
+            extrapolated=self.ranges.outside(features)
+            | reached_cap(served, caps)
+            | reached_cap(agreed[:, :1], caps[:1]),
             variance=np.square((upper - lower) / CENTS),
             raw=np.column_stack([own[name] for name in self.raw_names])
             if self.raw_names
