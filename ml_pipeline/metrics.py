@@ -16,6 +16,7 @@ MAPE_FLOOR = 0.05  # of the actual mean, for denominators
 CAP_QUANTILE = 0.995
 TIE_SEED = 20_240_229
 PROBABILITY_FLOOR = 1e-6
+MAPE_WEIGHT = 0.25  # in the score
 EXCEEDS = 1e-9  # of the total (of one unit, where that is more): less is rounding
 
 
@@ -133,6 +134,17 @@ def bias(actual: FloatArray, predicted: FloatArray) -> float | None:
     return None if total <= 0 else float(predicted.sum()) / total
 
 
+def explained(actual: FloatArray, predicted: FloatArray) -> float:
+    """capped R² + D²; what is undefined counts 0."""
+    return (capped_r2(actual, predicted) or 0.0) + (d2(actual, predicted) or 0.0)
+
+
+def score(actual: FloatArray, predicted: FloatArray) -> float:
+    """capped R² + D² + normalised Gini − decile MAPE / 4; what is undefined counts 0."""
+    ranking, calibration = normalised_gini(actual, predicted) or 0.0, decile_mape(actual, predicted) or 0.0
+    return explained(actual, predicted) + ranking - MAPE_WEIGHT * calibration
+
+
 def exceeding_share(total: FloatArray, parts: FloatArray) -> float | None:
     """Share of customers whose named categories (n, k) add up to more than their total (n,), beyond rounding of floats.
 
@@ -192,10 +204,22 @@ def score_probability(outcome: FloatArray, probability: FloatArray) -> dict[str,
     }
 
 
+def interval_score(actual: FloatArray, lower: FloatArray, upper: FloatArray, coverage: float = 0.8) -> float:
+    """Mean width, plus 2 / (1 − coverage) times by how much what came lies outside; money, lower is better.
+
+    Source: Gneiting & Raftery (2007), "Strictly Proper Scoring Rules, Prediction, and Estimation", equation 43.
+    """
+    outside = np.maximum(lower - actual, 0.0) + np.maximum(actual - upper, 0.0)
+    return float((upper - lower + 2 / (1 - coverage) * outside).mean())
+
+
 def score_interval(
     actual: FloatArray, predicted: FloatArray, lower: FloatArray, upper: FloatArray
 ) -> dict[str, float | list[float]]:
-    """Share of customers below and above their interval, overall and by decile of prediction."""
+    """Share of customers below and above their interval, overall and by decile of prediction, and the interval score.
+
+    Beside the deciles the share that spent anything: where many spend nothing, nobody can be below.
+    """
     below, above = (actual < lower).astype(float), (actual > upper).astype(float)
     deciles = decile_of(predicted)
     counts = np.maximum(np.bincount(deciles, minlength=10), 1)
@@ -204,6 +228,8 @@ def score_interval(
         "above": float(above.mean()),
         "covered": float(1 - below.mean() - above.mean()),
         "mean_width": float((upper - lower).mean()),
+        "interval_score": interval_score(actual, lower, upper),
+        "buying_by_decile": (np.bincount(deciles, actual > 0, 10) / counts).tolist(),
         "below_by_decile": (np.bincount(deciles, below, 10) / counts).tolist(),
         "above_by_decile": (np.bincount(deciles, above, 10) / counts).tolist(),
     }

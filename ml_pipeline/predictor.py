@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,14 @@ from ml_pipeline.errors import BundleMismatch
 from ml_pipeline.features import IS_COLD_START, build_features, read_matrix
 from ml_pipeline.formulas import Known, calibrated_probability, evaluate, members_of
 from ml_pipeline.guardrails import TrainedRanges, reached_cap, within_cap
-from ml_pipeline.intervals import Intervals
+from ml_pipeline.intervals import Intervals, interval_ends
 from ml_pipeline.members import Matrix, Member, load_member
 from ml_pipeline.prepare import Prepared
 from ml_pipeline.reconcile import reconcile, to_cents
+from ml_pipeline.registration import REGISTRATION_AGES, registration_ages
 from ml_pipeline.schema import TOTAL_TARGET
-from ml_pipeline.snapshot import CENTS, Answers, money_columns, write_snapshot
+from ml_pipeline.snapshot import CENTS, NEVER_BOUGHT, ONE_PURCHASE, Answers, money_columns, write_snapshot
+from ml_pipeline.sums import SumIntervals
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -67,43 +69,46 @@ class Predictor:
         agreed = within_cap(agreed, caps[0])
         money = to_cents(agreed[:, 0], agreed[:, 1:])
         probability = self._probability(features, own)
-        lower, upper = self._intervals(money / CENTS)
+        lower, upper = self._intervals(money / CENTS, probability)
         return Answers(
             money=money,
             lower=lower,
             upper=upper,
             probability=probability,
             segment=segments(money[:, 0] / CENTS, content["segments"]["thresholds"]),
-            cold_start=features[:, names.index(IS_COLD_START)] > 0,
+            cold_start_reason=np.where(features[:, names.index(IS_COLD_START)] > 0, ONE_PURCHASE, 0).astype(np.uint8),
             extrapolated=self.ranges.outside(features)
             | reached_cap(served, caps)
             | reached_cap(agreed[:, :1], caps[:1]),
-            variance=np.square((upper - lower) / CENTS),
+            variance=self._variance(money / CENTS),
             raw=np.column_stack([own[name] for name in self.raw_names])
             if self.raw_names
             else np.zeros((len(features), 0)),
         )
 
-    def predict_never_bought(self, n_customers: int) -> Answers:
-        """Answers for known customers without a purchase before `as_of`: what such customers spent in the training data."""
-        prior = self.metadata.content["never_bought"]
-        spend = np.array([prior["spend"][name] for name in money_columns(self.metadata.targets)])
-        money = to_cents(spend[:1], spend[None, 1:])
-        upper = np.maximum(np.rint(np.array(prior["upper"]) * CENTS).astype(np.int64)[None, :], money)
+    def predict_never_bought(self, ages: npt.NDArray[np.uint8]) -> Answers:
+        """Answers for known customers without a purchase before `as_of`, by registration age (n,): what such customers
+        spent in the training data (`never_bought`)."""
+        content = self.metadata.content
+        of_ages = [content["never_bought"]["ages"][name] for name in REGISTRATION_AGES]
 
-        def repeated(row: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            return np.repeat(row, n_customers, axis=0)
+        def money_of(what: str) -> FloatArray:
+            columns = money_columns(self.metadata.targets)
+            return np.array([[age[what][name] for name in columns] for age in of_ages])
 
+        spend = money_of("spend")
+        money = to_cents(spend[:, 0], spend[:, 1:])
+        upper = np.maximum(np.ceil(money_of("upper") * CENTS - 1e-6).astype(np.int64), money)
         return Answers(
-            money=repeated(money),
-            lower=repeated(np.zeros_like(money)),
-            upper=repeated(upper),
-            probability=np.full(n_customers, float(prior["probability"])),
-            segment=repeated(segments(money[:, 0] / CENTS, self.metadata.content["segments"]["thresholds"])),
-            cold_start=np.ones(n_customers, dtype=bool),
-            extrapolated=np.zeros(n_customers, dtype=bool),
-            variance=repeated(np.square(upper / CENTS)),
-            raw=np.full((n_customers, len(self.raw_names)), np.nan),
+            money=money[ages],
+            lower=np.zeros_like(money)[ages],
+            upper=upper[ages],
+            probability=np.array([age["probability"] for age in of_ages], dtype=np.float64)[ages],
+            segment=segments(money[:, 0] / CENTS, content["segments"]["thresholds"])[ages],
+            cold_start_reason=np.full(len(ages), NEVER_BOUGHT, dtype=np.uint8),
+            extrapolated=np.zeros(len(ages), dtype=bool),
+            variance=money_of("variance")[ages],
+            raw=np.full((len(ages), len(self.raw_names)), np.nan),
         )
 
     def needed_members(self) -> list[str]:
@@ -130,13 +135,22 @@ class Predictor:
             )
         return np.clip(predicted, 0.0, serving["cap"])
 
-    def _intervals(self, money: FloatArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        ends = [
-            Intervals.from_json(self.metadata.content["intervals"][name]).around(money[:, index])
+    def _intervals(
+        self, money: FloatArray, probability: FloatArray
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        learned = self.metadata.content["intervals"]
+        intervals = {name: Intervals.from_json(learned[name]) for name in money_columns(self.metadata.targets)}
+        lower, upper = interval_ends(intervals, money, probability)
+        return np.floor(lower * CENTS + 1e-6).astype(np.int64), np.ceil(upper * CENTS - 1e-6).astype(np.int64)
+
+    def _variance(self, money: FloatArray) -> FloatArray:
+        """Of each customer's own error, for sums over many, (n, 2 + targets)."""
+        learned = self.metadata.content["sums"]
+        columns = [
+            SumIntervals.from_json(learned[name]).variance(money[:, index])
             for index, name in enumerate(money_columns(self.metadata.targets))
         ]
-        lower, upper = (np.column_stack([end[side] for end in ends]) for side in (0, 1))
-        return np.floor(lower * CENTS + 1e-6).astype(np.int64), np.ceil(upper * CENTS - 1e-6).astype(np.int64)
+        return np.column_stack(columns)
 
     def _probability(self, features: Matrix, own: Mapping[str, FloatArray]) -> FloatArray:
         probability = self.metadata.content["probability"]
@@ -205,9 +219,8 @@ def build_snapshot(engine: Backend, prepared: Prepared, predictor: Predictor, mo
     targets, names = predictor.metadata.targets, predictor.metadata.features
     features = build_features(prepared.purchases, prepared.customers, [prepared.as_of], targets)
     buyers = read_matrix(engine, features, names)
-    known = engine.to_pyarrow(prepared.customers.select("customer_id"))["customer_id"].to_numpy(zero_copy_only=False)
-    never = np.setdiff1d(known.astype(str), buyers.customer_id.astype(str))
-    answers = joined(predictor.predict(buyers.features), predictor.predict_never_bought(len(never)))
+    never, ages = _never_bought(engine, prepared, buyers.customer_id)
+    answers = joined(predictor.predict(buyers.features), predictor.predict_never_bought(ages))
     unseen = np.full((len(never), len(names)), np.nan, dtype=np.float32)
     snapshot_id = write_snapshot(
         models_dir,
@@ -221,6 +234,22 @@ def build_snapshot(engine: Backend, prepared: Prepared, predictor: Predictor, mo
         answers=answers,
     )
     return snapshot_id, len(buyers.customer_id) + len(never)
+
+
+def _never_bought(
+    engine: Backend, prepared: Prepared, buyers: npt.NDArray[np.str_]
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.uint8]]:
+    """Ids (n,) of the known customers of whom no purchase stands, ascending, and their registration ages (n,).
+
+    So are those who took back all that they bought, or only ever brought something back.
+    """
+    since = prepared.customers.customer_since.epoch_days().cast("float64")
+    known = engine.to_pyarrow(prepared.customers.select("customer_id", since=since))
+    ids = known["customer_id"].to_numpy(zero_copy_only=False).astype(str)
+    days = (prepared.as_of - date(1970, 1, 1)).days - known["since"].to_numpy(zero_copy_only=False).astype(np.float64)
+    never = np.flatnonzero(~np.isin(ids, buyers))
+    never = never[np.argsort(ids[never])]
+    return ids[never], registration_ages(days[never])
 
 
 def check_settings(metadata: BundleMetadata, prepared: Prepared) -> None:

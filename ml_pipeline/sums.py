@@ -1,43 +1,100 @@
 """Intervals for the sum over any set of customers, whose errors move together.
 
-The error of a sum has two parts: each customer's own, whose variances add up, and what all share (a good month, a price
-that rose), whose size is a share of the sum and does not go away when more customers are added.
+The error of a sum has two parts. Each customer's own error: these variances add up, so that their share of the sum shrinks
+with the number of customers. And what all share (a good month, a price that rose): its size is a share of the sum and does
+not go away when more customers are added.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import gamma, norm
+
+from ml_pipeline.intervals import FEWEST, NEAREST, TAIL, neighbourhoods, ratio_floor
 
 FloatArray = npt.NDArray[np.float64]
+
+USUAL_COMMON, USUAL_WEIGHT = 0.05, 2
+"""What all share, as a share of the sum, before any window is seen; it counts as much as so many windows."""
+LEAST_COMMON = 0.02
 
 
 @dataclass(frozen=True)
 class SumIntervals:
-    """For one target. own: factor on the sum of the customers' variances; common: standard deviation of what all share, as
-    a share of the sum; below, above: how many standard deviations each end of the 80 % interval is away."""
+    """For one target. floor: money; middles: logarithms of prediction + floor; relative: variance over its square, there.
 
-    own: float
+    common: standard deviation of what all customers share, as a share of the sum.
+    """
+
+    floor: float
+    middles: FloatArray
+    relative: FloatArray
     common: float
-    below: float
-    above: float
+
+    def variance(self, predicted: FloatArray) -> FloatArray:
+        """Of each customer's own error, money squared (n,)."""
+        return np.interp(np.log(predicted + self.floor), self.middles, self.relative) * np.square(
+            predicted + self.floor
+        )
 
     def around(self, predicted: FloatArray, variance: FloatArray) -> tuple[float, float, float]:
         """Point, lower and upper end of the sum over customers of whom (n,) is predicted; money; 0 ≤ lower ≤ point ≤ upper.
 
-        variance (n,): of each customer's own error, as a snapshot has it.
+        variance (n,): of each one's own error, as `variance` gives it. The sum is taken as normal downwards, where it ends
+        at 0, and as a gamma of the same mean and variance upwards: a few large purchases make sums of few customers skewed.
         """
-        point = float(predicted.sum())
-        deviation = float(np.sqrt(self.own * float(variance.sum()) + (self.common * point) ** 2))
-        return point, max(point - self.below * deviation, 0.0), point + self.above * deviation
+        point, own = float(predicted.sum()), float(variance.sum())
+        spread = own + (self.common * point) ** 2
+        if point <= 0 or spread <= 0:
+            return point, point, point + float(norm.ppf(1 - TAIL)) * float(np.sqrt(spread))
+        lower = point + float(norm.ppf(TAIL)) * float(np.sqrt(spread))
+        upper = float(gamma.ppf(1 - TAIL, point**2 / spread, scale=spread / point))
+        return point, max(lower, 0.0), max(upper, point)
 
     def as_json(self) -> dict[str, Any]:
         """For a bundle's metadata."""
-        return asdict(self)
+        return {
+            "floor": self.floor,
+            "middles": self.middles.tolist(),
+            "relative": self.relative.tolist(),
+            "common": self.common,
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SumIntervals":
         """What `as_json` made."""
-        return cls(**{name: float(content[name]) for name in cls.__annotations__})
+        return cls(
+            content["floor"],
+            np.array(content["middles"], dtype=np.float64),
+            np.array(content["relative"], dtype=np.float64),
+            content["common"],
+        )
+
+
+def fit_sums(windows: Sequence[tuple[FloatArray, FloatArray]]) -> SumIntervals:
+    """Learns from (actual, predicted) of windows that the models did not see, (n,) each. Raises ValueError without rows.
+
+    common: the mean square of the windows' errors of the sum over all customers, less what the customers' own errors make
+    of it, pulled to the usual one as much as the windows are few.
+    """
+    actual, predicted = (np.concatenate([window[side] for window in windows]) for side in (0, 1))
+    if not len(actual):
+        raise ValueError("No rows to learn intervals from.")
+    floor = ratio_floor(actual)
+    middles, relative = [], []
+    for rows in neighbourhoods(predicted, max(NEAREST, FEWEST / len(actual))):
+        middles.append(float(np.log(predicted[rows].mean() + floor)))
+        relative.append(float(np.square((actual[rows] - predicted[rows]) / (predicted[rows] + floor)).mean()))
+    own = SumIntervals(floor, np.array(middles), np.array(relative), 0.0)
+    shared = [_shared(came, told, own) for came, told in windows if told.sum() > 0]
+    common = (USUAL_WEIGHT * USUAL_COMMON**2 + sum(shared)) / (USUAL_WEIGHT + len(shared))
+    return SumIntervals(floor, own.middles, own.relative, max(float(np.sqrt(common)), LEAST_COMMON))
+
+
+def _shared(actual: FloatArray, predicted: FloatArray, own: SumIntervals) -> float:
+    """The square of a window's relative error, less what the customers' own errors explain; at least 0."""
+    total = float(predicted.sum())
+    return max((float(actual.sum()) / total - 1) ** 2 - float(own.variance(predicted).sum()) / total**2, 0.0)

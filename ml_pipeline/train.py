@@ -50,12 +50,14 @@ from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import BadSampleRequest, NotEnoughHistory, PipelineError
 from ml_pipeline.guardrails import trained_ranges
-from ml_pipeline.intervals import COVERAGE, fit_intervals
+from ml_pipeline.interval_report import learn_intervals, served_probability
+from ml_pipeline.intervals import COVERAGE
 from ml_pipeline.leak_checks import LeakReport, check_for_leaks
 from ml_pipeline.learners import Effort, Learner
 from ml_pipeline.members import Member
 from ml_pipeline.metrics import score_spend
 from ml_pipeline.model_card import beside_card, write_model_card
+from ml_pipeline.never_bought import never_bought_prior
 from ml_pipeline.predictor import (
     CAP_MULTIPLE,
     GOLDEN,
@@ -67,14 +69,15 @@ from ml_pipeline.predictor import (
 )
 from ml_pipeline.prepare import Prepared, prepare_dataset
 from ml_pipeline.progress import Progress, Stage
+from ml_pipeline.reconcile import TOP_DOWN
 from ml_pipeline.sample_ceiling import SampleTruth, find_sample_truth, sample_ceiling
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.search import search_shape
 from ml_pipeline.snapshot import money_columns
-from ml_pipeline.sums import SumIntervals
-from ml_pipeline.targets import build_targets, net_floor_report
+from ml_pipeline.targets import net_floor_report
 from ml_pipeline.training_set import (
     Observations,
+    UnusedFeatures,
     WindowPlan,
     build_observations,
     plan_windows,
@@ -185,7 +188,8 @@ def train(
         known = {
             "never_bought": never_bought_prior(engine, prepared, plan.learning, targets),
             "net_floor": net_floor(engine, prepared, plan.learning, targets),
-            "unused_features": list(learning.unused),
+            "unused_features": [group.as_json() for group in learning.unused],
+            "rules_only": learning.plan.rules_only,
             "buyers": learning.buyers,
             "search": search.as_json(),
         }
@@ -211,7 +215,7 @@ class Learning:
     plan: WindowPlan
     observations: Observations
     leaks: LeakReport
-    unused: tuple[str, ...]
+    unused: tuple[UnusedFeatures, ...]
     buyers: int
 
 
@@ -242,7 +246,7 @@ def _observe(engine: Backend, prepared: Prepared, profile: Profile, progress: Pr
         leaks = check_for_leaks(engine, purchases, customers, observations, plan, targets)
         stage.advance()
         stage.note(observations=len(observations), as_of_days=len(plan.learning), features=len(observations.names))
-    unused = unused_features(first_day, plan)
+    unused = unused_features(first_day, plan, targets)
     return Learning(plan, without(observations, unused), leaks, unused, buyers)
 
 
@@ -342,38 +346,6 @@ def _final_fits(backtest: Backtest, targets: Sequence[str]) -> list[tuple[str, L
     return fits
 
 
-def never_bought_prior(
-    engine: Backend, prepared: Prepared, days: Sequence[date], targets: Sequence[str]
-) -> dict[str, Any]:
-    """What customers spent who were registered before a past `as_of` and had not bought before it.
-
-    Only customers with a known customer_since count: without it nobody can say that they were there. All 0 when there
-    were none.
-    """
-    bought = prepared.purchases.filter(prepared.purchases.spend_units > 0)
-    first = bought.group_by("customer_id").aggregate(first_day=bought.day.min())
-    customers = prepared.customers.filter(prepared.customers.customer_since.notnull())
-    customers = customers.left_join(first, "customer_id").select("customer_id", "customer_since", "first_day")
-    as_of = ibis.memtable({"as_of": list(days)}, schema={"as_of": "date"})
-    waiting = customers.cross_join(as_of).filter(
-        lambda row: (row.customer_since < row.as_of) & (row.first_day.isnull() | (row.first_day >= row.as_of))
-    )
-    labels = build_targets(prepared.purchases, days, targets)
-    joined_rows = waiting.inner_join(labels, ["customer_id", "as_of"])
-    columns = money_columns(targets)
-    n_waiting = int(engine.execute(waiting.count()))
-    spent = engine.to_pyarrow(joined_rows.select("transactions", *columns))
-    # the rows come in any order; fsum gives the same bits for each
-    spend = {name: math.fsum(spent[name].to_numpy()) / max(n_waiting, 1) for name in columns}
-    buyers = int((spent["transactions"].to_numpy() > 0).sum())
-    return {
-        "observations": n_waiting,
-        "spend": spend,
-        "probability": buyers / n_waiting if n_waiting else 0.0,
-        "upper": [_upper_quantile(spent[name].to_numpy(), n_waiting) for name in columns],
-    }
-
-
 def net_floor(
     engine: Backend, prepared: Prepared, days: Sequence[date], targets: Sequence[str]
 ) -> dict[str, dict[str, float]] | None:
@@ -383,14 +355,6 @@ def net_floor(
     rows = engine.to_pyarrow(net_floor_report(prepared.purchases, days, targets)).to_pylist()
     by_target = {row.pop("target"): row for row in rows}
     return {name: by_target[name] for name in money_columns(targets)}
-
-
-def _upper_quantile(amounts: npt.NDArray[np.float64], n: int) -> float:
-    """The upper end of the interval over n customers of whom only those in `amounts` spent anything."""
-    if not n:
-        return 0.0
-    padded = np.concatenate([np.zeros(max(n - len(amounts), 0)), amounts])
-    return float(np.quantile(padded, 1 - (1 - COVERAGE) / 2, method="higher"))
 
 
 def _write_bundle(
@@ -428,10 +392,10 @@ def _metadata(
     known: Mapping[str, Any],
 ) -> dict[str, Any]:
     targets, plan = prepared.config.target_names, backtest.plan
-    columns, everything = money_columns(targets), slice(0, len(observations))
+    everything = slice(0, len(observations))
     days = (*plan.selection, *plan.report)
-    judged = {name: served_on(backtest, days, name) for name in columns}
-    actual = {name: pooled(observations.spend[name], days, observations) for name in columns}
+    probability = served_probability(backtest, observations, days, plan.origins, everything)
+    learned = learn_intervals(backtest, observations, targets, days, probability)
     return {
         "as_of": prepared.as_of.isoformat(),
         "currency": prepared.config.currency,
@@ -469,13 +433,13 @@ def _metadata(
         "serving": _serving(backtest, observations),
         "usual_shares": usual_shares(observations, everything, targets).tolist(),
         "reconciliation": backtest.reconciliation,
-        "ranges": trained_ranges(observations.features, observations.names),
-        "intervals": {name: fit_intervals(actual[name], judged[name]).as_json() for name in columns},
-        "sums": {name: SumIntervals(1.0, 0.1, 1.28, 1.28).as_json() for name in columns},
+        "ranges": trained_ranges(observations.learnable(everything), observations.names),
+        "intervals": {name: each.as_json() for name, each in learned.of_one.items()},
+        "sums": {name: each.as_json() for name, each in learned.of_sums.items()},
         "probability": _probability(backtest, observations, members),
         "segments": {
             "quantiles": list(SEGMENT_QUANTILES),
-            "thresholds": _segment_thresholds(backtest, observations, judged[TOTAL_TARGET]),
+            "thresholds": _segment_thresholds(backtest, observations, served_on(backtest, days, TOTAL_TARGET)),
         },
         **known,
     }
@@ -508,10 +472,10 @@ def _serving(backtest: Backtest, observations: Observations) -> dict[str, Any]:
 
 
 def _segment_thresholds(backtest: Backtest, observations: Observations, judged: npt.NDArray[np.float64]) -> list[float]:
-    """Quantiles of the judged predictions; where a constant serves, nobody is above it."""
+    """Quantiles of the judged predictions; where a constant serves and stays as it is, nobody is above it."""
     constants = {"zero": 0.0, "mean": float(observations.spend[TOTAL_TARGET].mean())}
     served = backtest.contests[TOTAL_TARGET].served.name
-    if served in constants:
+    if served in constants and backtest.reconciliation["name"] == TOP_DOWN:
         return [math.ceil(constants[served] * 100) / 100] * len(SEGMENT_QUANTILES)
     return np.quantile(judged, SEGMENT_QUANTILES).tolist()
 
