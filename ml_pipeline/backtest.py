@@ -166,6 +166,8 @@ def run_backtest(
 
 def count_fits(plan: WindowPlan, targets: Sequence[str], *, thorough: bool = False) -> int:
     """How often `run_backtest` advances its stage."""
+    if plan.rules_only:
+        return 0
     models = 1 + sum(len(learners_of(target, thorough)) for target in money_columns(targets))
     return models * (1 + len(plan.blocks))
 
@@ -210,7 +212,8 @@ def fold_of(observations: Observations, rows: npt.NDArray[np.int64], learner: Le
         rows = rows[labels[rows] > 0]
     days = observations.as_of[rows]
     latest = days == days.max() if len(days) else np.zeros(0, dtype=bool)
-    return Fold(observations.features[rows], labels[rows], latest)
+    past = observations.features[rows] if learner.reads_past and observations.unused else None
+    return Fold(observations.learnable(rows), labels[rows], latest, past)
 
 
 def why_not(fold: Fold, learner: Learner) -> str | None:
@@ -226,7 +229,9 @@ def why_not(fold: Fold, learner: Learner) -> str | None:
 
 def _judge(learner: Learner, target: str, bench: Bench) -> Judged:
     """Rounds by early stopping on other customers, then one fit per block; nothing where a fold holds nothing to learn."""
-    judged = Judged(learner)
+    judged = Judged(learner, left_out=bench.plan.rules_only)
+    if judged.left_out:
+        return judged
     started = time.perf_counter()
     doing = f"{target}: {learner.name}"
     bench.stage.doing(doing)
@@ -293,8 +298,8 @@ def learn(
     parts = [name for name in observations.spend if name != TOTAL_TARGET]
     share = usual_shares(observations, rows, [name for name in parts if name != OTHER_TARGET])
     return Learned(
-        mean=float(observations.spend[target][rows].mean()),
-        total_mean=float(observations.spend[TOTAL_TARGET][rows].mean()),
+        mean=_mean(observations.spend[target][rows]),
+        total_mean=_mean(observations.spend[TOTAL_TARGET][rows]),
         shop_share=float(share[parts.index(target)]) if target in parts else 1.0,
         calibration=learn_probability(observations, purchase, days, rows),
         levels={
@@ -303,6 +308,11 @@ def learn(
             if judged.learner in CORRECTED
         },
     )
+
+
+def _mean(labels: FloatArray) -> float:
+    """0 where no window has ended yet."""
+    return float(labels.mean()) if len(labels) else 0.0
 
 
 def learn_probability(
@@ -375,12 +385,12 @@ def _trust(
 
 
 def _contest(target: str, purchase: Judged, total: Mapping[date, FloatArray], bench: Bench) -> Contest:
-    models = {
-        name_of(learner, target): _judge(learner, target, bench) for learner in learners_of(target, bench.thorough)
-    }
+    plan, learners = bench.plan, learners_of(target, bench.thorough)
+    recipes = () if plan.rules_only else recipes_of(target, bench.thorough)
+    models = {name_of(learner, target): _judge(learner, target, bench) for learner in learners if recipes}
     candidates = [
-        *(Candidate(rule.name, RULE) for rule in RULES),
-        *(Candidate(recipe.name, recipe.kind, recipe) for recipe in recipes_of(target, bench.thorough)),
+        *(Candidate(rule.name, RULE, left_out=_unlearned(rule.name, bench)) for rule in RULES),
+        *(Candidate(recipe.name, recipe.kind, recipe) for recipe in recipes),
     ]
     for block in (bench.plan.selection, bench.plan.report):
         rows, days = bench.observations.ended_before(block[0]), bench.plan.before(block)
@@ -388,6 +398,13 @@ def _contest(target: str, purchase: Judged, total: Mapping[date, FloatArray], be
         for candidate in candidates:
             _predict(candidate, target, {**models, PURCHASE.name: purchase}, learned, block, total, bench)
     return _choose(target, models, candidates, bench)
+
+
+def _unlearned(rule: str, bench: Bench) -> str | None:
+    """Why a rule cannot be judged; None where it can: the mean is one of windows that ended before it is judged."""
+    if rule != "mean" or bench.observations.ended_before(bench.plan.selection[0]).stop:
+        return None
+    return "no window had ended before the one to select on"
 
 
 def _predict(
@@ -400,7 +417,8 @@ def _predict(
     bench: Bench,
 ) -> None:
     needed = [models[name_of(learner, target)] for learner in candidate.recipe.needs] if candidate.recipe else []
-    candidate.left_out = next((f"{each.learner.name}: {each.left_out}" for each in needed if not each.raw), None)
+    missing = (f"{each.learner.name}: {each.left_out}" for each in needed if not each.raw)
+    candidate.left_out = candidate.left_out or next(missing, None)
     if candidate.left_out:
         return
     formula = formula_of(candidate, learned)

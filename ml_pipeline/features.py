@@ -178,6 +178,25 @@ SPEND_VELOCITY = SpendVelocity().name
 IS_COLD_START = IsColdStart().name
 CALENDAR_FEATURES = tuple(feature.name for feature in _OF_EVERYTHING if isinstance(feature, CalendarFeature))
 
+TENURE_FEATURES = tuple(
+    feature.name for feature in (DaysSinceFirstTransaction(), DaysFirstToLast(), CustomerTenureDays())
+)
+"""How long ago a customer came; with the days since the last transaction, from the first to the last tells it too."""
+
+
+def features_beyond(days: int, targets: Sequence[str]) -> tuple[str, ...]:
+    """The features that look back further than this many days and have no other meaning than over all of them.
+
+    An exponentially weighted rate is one of however many days there are.
+    """
+    reach = {feature.name: feature.recent_totals for feature in feature_set(targets)}
+    return tuple(
+        name
+        for name, totals in reach.items()
+        if any(isinstance(total, WindowTotal) and total.window.oldest > days for total in totals)
+        and not any(isinstance(total, DecayedTotal) for total in totals)
+    )
+
 
 def spend_window_name(days: int, target: str | None = None) -> str:
     """The feature that holds the spend of the last `days` days, in total or of one target."""

@@ -140,7 +140,8 @@ def refuse_overlapping_folds(observations: Observations, plan: WindowPlan) -> No
     """
     for origin in plan.origins:
         _refuse_reach(observations.as_of[observations.ended_before(origin)], origin, "training rows")
-    for name, (earlier, later) in zip(("calibration", "selection"), pairwise(plan.blocks), strict=True):
+    judging = ("calibration", "selection", "report")[-len(plan.blocks) :]
+    for name, (earlier, later) in zip(judging, pairwise(plan.blocks), strict=False):
         _refuse_reach(_days(earlier), min(later), f"the {name} window")
     _refuse_reach(observations.as_of, plan.serving, "training rows")
 

@@ -97,11 +97,23 @@ class Fold:
     """Rows to learn from: features (n, F), labels (n,) in money or 0/1.
 
     A row is one customer on one as_of day; `latest` (n,) marks the rows of the newest one, None: all are.
+    past: (n, F), the features with those that must not be learned from by themselves, which are missing in `features`;
+    None: none are. Only a model of given form, as BG/NBD, may read them.
     """
 
     features: Matrix
     labels: FloatArray
     latest: npt.NDArray[np.bool_] | None = None
+    past: Matrix | None = None
+
+    def of(self, rows: Any) -> "Fold":
+        """Some of the rows; which of them are of the newest day is not kept."""
+        return Fold(self.features[rows], self.labels[rows], past=None if self.past is None else self.past[rows])
+
+    @property
+    def history(self) -> Matrix:
+        """All that is known of the rows, (n, F)."""
+        return self.features if self.past is None else self.past
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,8 @@ class Learner(ABC):
     name: ClassVar[str]
     kind: ClassVar[str] = MONEY
     stops_early: ClassVar[bool] = True
+    reads_past: ClassVar[bool] = False
+    """Whether it needs `Fold.past`."""
 
     def fit(
         self,
@@ -182,7 +196,7 @@ def draw_rows(training: Fold, effort: Effort) -> Fold:
     if effort.fit_rows is None or n <= effort.fit_rows:
         return training
     drawn = np.sort(np.random.default_rng(effort.seed).choice(n, effort.fit_rows, replace=False))
-    return Fold(training.features[drawn], training.labels[drawn])
+    return training.of(drawn)
 
 
 def rate_feature(target: str) -> str:
@@ -616,10 +630,11 @@ class BgNbdLearner(Learner):
 
     name = "bg_nbd"
     stops_early = False
+    reads_past = True
 
     def _chosen(self, training: Fold, effort: Effort) -> Fold:
         latest = training.latest
-        newest = training if latest is None else Fold(training.features[latest], training.labels[latest])
+        newest = training if latest is None else training.of(latest)
         return draw_rows(newest, effort)
 
     def _check(self, labels: FloatArray, target: str) -> None:
@@ -631,7 +646,7 @@ class BgNbdLearner(Learner):
 
     def _fit(self, training: Fold, task: Task) -> Fitted:
         summary = _summary_columns(task)
-        x, t_x, T, m = summary.of(training.features)
+        x, t_x, T, m = summary.of(training.history)
         purchases = _fit_purchases(x, t_x, T)
         return Fitted(BgNbdMember(summary, HORIZON_DAYS, purchases, _fit_values(x, m)), 0)
 
@@ -643,6 +658,7 @@ class LightGBMBgNbdLearner(Learner):
     """
 
     name = "lightgbm_bg_nbd"
+    reads_past = True
 
     def _chosen(self, training: Fold, effort: Effort) -> Fold:
         return training
@@ -650,14 +666,14 @@ class LightGBMBgNbdLearner(Learner):
     def _fit(self, training: Fold, task: Task) -> Fitted:
         summary = _summary_columns(task)
         latest = slice(None) if training.latest is None else training.latest
-        x, t_x, T, m = summary.of(training.features[latest])
+        x, t_x, T, m = summary.of(training.history[latest])
         outlook = PurchaseOutlook(summary, _fit_purchases(x, t_x, T), _fit_values(x, m))
         drawn = draw_rows(training, task.effort)
         weight = tweedie_weight(drawn.labels, task.effort.shape.tweedie_power)
         booster, rounds = grow_lightgbm(
             LIGHTGBM_TWEEDIE,
             drawn,
-            lambda fold: BoosterRows(outlook.beside(fold.features), fold.labels, weight),
+            lambda fold: BoosterRows(outlook.beside(fold.history, fold.features), fold.labels, weight),
             replace(task, names=(*task.names, *OUTLOOK_NAMES)),
         )
         return Fitted(LightGBMBgNbdMember(outlook, booster), rounds)

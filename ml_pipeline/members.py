@@ -495,9 +495,12 @@ class PurchaseOutlook:
     purchases: "BgNbd"
     values: "GammaGamma"
 
-    def beside(self, features: Matrix) -> Matrix:
-        """The features (n, F) with the columns of OUTLOOK_NAMES behind them, (n, F + 7)."""
-        x, t_x, T, m = self.summary.of(features)
+    def beside(self, history: Matrix, features: Matrix | None = None) -> Matrix:
+        """The features (n, F) with the columns of OUTLOOK_NAMES behind them, (n, F + 7), which are told from `history`.
+
+        features: those of a training, where some are blanked out (n, F); None: the history itself.
+        """
+        x, t_x, T, m = self.summary.of(history)
         expected = [self.purchases.expected_purchases(x, t_x, T, days) for days in (30, 90, 365)]
         value = self.values.expected_value(x, m)
         columns = (
@@ -507,7 +510,9 @@ class PurchaseOutlook:
             value,
             expected[0] * value,
         )
-        return np.column_stack([features, *(column.astype(np.float32) for column in columns)])
+        return np.column_stack(
+            [history if features is None else features, *(column.astype(np.float32) for column in columns)]
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For a member's file."""

@@ -108,7 +108,7 @@ def verdict_of(contest: Mapping[str, Any]) -> str:
     """Whether a model serves, and whether it held up on the windows that did not choose it."""
     rule = RULE_BY_NAME[contest["best_rule"]].title
     if all(candidate["kind"] == "rule" for candidate in contest["candidates"]):
-        return f"The best simple rule ({rule}) serves; no models are trained for what is left beside the named targets."
+        return f"The best simple rule ({rule}) serves; no model took part."
     if not contest["beats_best_rule"]:
         margin = _margin(contest)
         return f"No model beat the best simple rule ({rule}) on the selection windows{margin}: the rule serves."
@@ -173,11 +173,10 @@ def _sampled(content: Mapping[str, Any]) -> str:
             f" They are {content['trained_on']['customers']:,} of the {content['buyers']:,} who ever bought; the others first "
             f"bought on or after {last} or, in a shop with more customers than a training takes, were left out by lot."
         )
-    if content["unused_features"]:
-        text += (
-            f" The history is too short to tell a season from a trend, so {', '.join(content['unused_features'])} "
-            "are not learned from."
-        )
+    if content["rules_only"]:
+        text += f" **Rules only**, because {content['rules_only']}."
+    for group in content["unused_features"]:
+        text += f" Not learned from, since {group['reason']}: {', '.join(group['features'])}."
     return text
 
 
@@ -210,6 +209,12 @@ def _money(facts: Mapping[str, Any], key: str) -> str:
 
 
 def _windows(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
+    if content["rules_only"]:
+        return (
+            f"## How it was judged\n\nRules only, because {content['rules_only']}. The rule that serves was selected on "
+            f"{', '.join(backtest['selection_days'])}, and the tables below report {', '.join(backtest['report_days'])}. "
+            f"What a rule learns (the mean) it learned from windows that had ended before.\n\n{backtest['selection_rule']}"
+        )
     return (
         "## How it was judged\n\n"
         f"Rolling origin in three blocks of windows: a model that is judged on a block learned only from rows whose "
@@ -246,18 +251,35 @@ def _served(content: Mapping[str, Any], backtest: Mapping[str, Any], targets: Se
         f"- **Segments**: {SEGMENTS[0]} up to {low:,.2f}, {SEGMENTS[2]} above {high:,.2f} of predicted total "
         f"(the {first:.0%} and {second:.0%} quantiles of the judged predictions)."
     )
-    prior = content["never_bought"]
+    return "\n".join([*lines, *_never_bought(content["never_bought"])])
+
+
+def _never_bought(prior: Mapping[str, Any]) -> list[str]:
+    """What customers are answered with of whom no purchase is known, by how long ago they registered."""
     if not prior["observations"]:
-        lines.append(
+        upper = prior["ages"]["unknown"]["upper"][TOTAL_TARGET]
+        return [
             "- **Known customers who never bought** are answered with 0: there was no past observation of such a customer "
-            "(it takes a customer_since before an as_of that was learned from), so this is no estimate."
-        )
-        return "\n".join(lines)
-    lines.append(
-        f"- **Known customers who never bought** get the mean of {prior['observations']:,} past observations of such "
-        f"customers: {prior['spend']['total']:,.2f}, purchase probability {prior['probability']:.3f}."
-    )
-    return "\n".join(lines)
+            "(it takes a customer_since before an as_of that was learned from), so this is no estimate. The upper end of "
+            f"their interval, {upper:,.2f}, is what one in ten customers exceeds in the 30 days from the first purchase on."
+        ]
+    rows = [
+        [
+            name.replace("_", " "),
+            f"{age['observations']:,}",
+            f"{age['spend'][TOTAL_TARGET]:,.2f}",
+            f"{age['upper'][TOTAL_TARGET]:,.2f}",
+            f"{age['probability']:.3f}",
+        ]
+        for name, age in prior["ages"].items()
+    ]
+    return [
+        f"- **Known customers who never bought** get what {prior['observations']:,} past observations of such customers "
+        "spent, by how long before `as_of` they registered, each age drawn towards all of them as far as chance may have "
+        "parted them; where the registration is unknown, that of all:",
+        "",
+        render_table(["registered", "past observations", "total", "upper end", "purchase probability"], rows),
+    ]
 
 
 def _leaks(backtest: Mapping[str, Any]) -> str:
@@ -463,6 +485,6 @@ def _limits(content: Mapping[str, Any]) -> str:
         "## Known limits\n\n"
         "- The categories are scaled to the total; the total itself is not changed by them.\n"
         "- Intervals are about one customer; they must not be added up over customers.\n"
-        "- Known customers without any purchase all get the same answer.\n"
+        "- Known customers without any purchase get one answer per registration age.\n"
         f"- What happens after {content['as_of']} (new prices, a closed store) is not known to the model."
     )

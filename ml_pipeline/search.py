@@ -48,11 +48,13 @@ def search_shape(observations: Observations, plan: WindowPlan, effort: Effort, n
 
     Nothing is tried where there is nothing to learn.
     """
+    if plan.rules_only:
+        return Search((), effort.shape)
     rows = np.arange(observations.ended_before(plan.calibration[0]).stop)
     held_out = hold_out(observations, rows, effort.seed)
     labels = observations.spend[TOTAL_TARGET]
     training, validation = (
-        Fold(observations.features[part], labels[part]) for part in (rows[~held_out][-ROWS:], rows[held_out][-ROWS:])
+        Fold(observations.learnable(part), labels[part]) for part in (rows[~held_out][-ROWS:], rows[held_out][-ROWS:])
     )
     if not n_trials or min(len(training.labels), len(validation.labels)) < LEAST_ROWS or training.labels.max() <= 0:
         return Search((), effort.shape)

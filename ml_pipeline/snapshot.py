@@ -22,6 +22,9 @@ FORMAT = 2
 META = "meta.json"
 CENTS = 100
 SEGMENTS = ("Low Value", "Medium Value", "High Value")
+COLD_STARTS = (None, "never_bought", "one_purchase")
+"""Why little is known of a customer; None where he bought more than once."""
+NEVER_BOUGHT, ONE_PURCHASE = 1, 2
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +36,7 @@ class Answers:
 
     money, lower, upper: int64 (n, 2 + targets), columns as `money_columns`; named parts + other == total in `money`.
     probability: float64 (n,) of buying at all in the horizon. segment: uint8 (n,), index into SEGMENTS.
-    cold_start: bool (n,), fewer than two purchases seen. extrapolated: bool (n,), outside of what was trained on.
+    cold_start_reason: uint8 (n,), index into COLD_STARTS. extrapolated: bool (n,), outside of what was trained on.
     variance: float64 (n, 2 + targets), of a customer's own error in units of the currency squared, for sums over many.
     raw: float64 (n, boosters), each money booster's own number.
     """
@@ -43,10 +46,15 @@ class Answers:
     upper: IntArray
     probability: FloatArray
     segment: npt.NDArray[np.uint8]
-    cold_start: npt.NDArray[np.bool_]
+    cold_start_reason: npt.NDArray[np.uint8]
     extrapolated: npt.NDArray[np.bool_]
     variance: FloatArray
     raw: FloatArray
+
+    @property
+    def cold_start(self) -> npt.NDArray[np.bool_]:
+        """Whether fewer than two purchases were seen, (n,)."""
+        return self.cold_start_reason > 0
 
 
 def money_columns(targets: Sequence[str]) -> tuple[str, ...]:
@@ -140,7 +148,8 @@ class Snapshot:
         self._money, self._lower, self._upper = (self._map(folder, name) for name in ("money", "lower", "upper"))
         self._probability = self._map(folder, "probability")
         self._segment = self._map(folder, "segment")
-        self._cold_start, self._extrapolated = self._map(folder, "cold_start"), self._map(folder, "extrapolated")
+        self._cold_start_reason = self._map(folder, "cold_start_reason")
+        self._extrapolated = self._map(folder, "extrapolated")
         self._variance = self._map(folder, "variance")
         self._raw = self._map(folder, "raw")
 
@@ -178,7 +187,7 @@ class Snapshot:
         """The answers at these rows by name; money in units of the currency, to two decimals.
 
         `predicted_<x>_spend`, `…_lower`, `…_upper` for total, each target and other; `purchase_probability_30d`,
-        `segment` (text), `cold_start` and `extrapolated` (bool).
+        `segment` (text), `cold_start` (bool), `cold_start_reason` (text or None) and `extrapolated` (bool).
         """
         rows = np.asarray(positions, dtype=np.int64)
         answers: dict[str, npt.NDArray[Any]] = {}
@@ -189,7 +198,10 @@ class Snapshot:
             answers[f"predicted_{name}_spend_upper"] = upper[:, index] / CENTS
         answers["purchase_probability_30d"] = np.round(self._probability[rows], 4)
         answers["segment"] = np.array(SEGMENTS)[self._segment[rows]]
-        answers["cold_start"], answers["extrapolated"] = self._cold_start[rows], self._extrapolated[rows]
+        reason = self._cold_start_reason[rows]
+        answers["cold_start"] = reason > 0
+        answers["cold_start_reason"] = np.array(COLD_STARTS, dtype=object)[reason]
+        answers["extrapolated"] = self._extrapolated[rows]
         return answers
 
     def money(self, positions: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -15,13 +15,24 @@ import numpy.typing as npt
 from ibis.backends.duckdb import Backend
 
 from ml_pipeline.errors import NotEnoughHistory
-from ml_pipeline.features import CALENDAR_FEATURES, build_features, feature_names, read_matrix
+from ml_pipeline.features import (
+    CALENDAR_FEATURES,
+    TENURE_FEATURES,
+    build_features,
+    feature_names,
+    features_beyond,
+    read_matrix,
+)
 from ml_pipeline.schema import HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
 from ml_pipeline.targets import build_targets
 
 FloatArray = npt.NDArray[np.float64]
 
 SHORTEST_PAST_DAYS = 30  # history that the first observation looks back on
+LEAST_WINDOWS = 2  # rules: to select on, to report on
+MODEL_WINDOWS = 4  # models: to learn from, to calibrate on, to select on, to report on
+LEAST_DAYS, MODEL_DAYS = (SHORTEST_PAST_DAYS + windows * HORIZON_DAYS for windows in (LEAST_WINDOWS, MODEL_WINDOWS))
+SHORT_DAYS = 180  # with less history, how long ago somebody came says most of all when the data began
 SEASONS_SEEN_DAYS = 540  # with less history a season cannot be told from a trend
 OLDEST_SHARE, MOST_OLDEST = 0.1, 100  # of a sample, those who came first: they alone are there on the earliest days
 
@@ -33,6 +44,7 @@ class WindowPlan:
     learning: every day with observations, ascending. Three blocks of judged days follow each other: on those of
     `calibration` it is learned what predictions are wrong by, on `selection` the winner is chosen, on `report` it is
     reported; a model that is judged on a block has learned from what had ended before the block began.
+    rules_only: why no model takes part, where none does: then nothing is calibrated either. None: models do.
     """
 
     serving: date
@@ -40,11 +52,12 @@ class WindowPlan:
     calibration: tuple[date, ...]
     selection: tuple[date, ...]
     report: tuple[date, ...]
+    rules_only: str | None = None
 
     @property
     def blocks(self) -> tuple[tuple[date, ...], ...]:
-        """Calibration, selection, report, in the order of time."""
-        return self.calibration, self.selection, self.report
+        """Calibration, selection, report, in the order of time; those that have days."""
+        return tuple(block for block in (self.calibration, self.selection, self.report) if block)
 
     @property
     def origins(self) -> tuple[date, ...]:
@@ -69,20 +82,23 @@ def plan_windows(
     """Lays the windows backwards from the last day whose label window has ended: report, selection, calibration.
 
     Shorter histories get fewer windows per block, but at least one each: what there is goes in turn to report,
-    selection and calibration. Raises NotEnoughHistory when not even that fits.
+    selection and calibration. Where no models fit, rules are selected on one window and reported on the next. Raises
+    NotEnoughHistory when not even that fits.
     """
     horizon = timedelta(days=HORIZON_DAYS)
     latest, earliest = serving - horizon, first_day + timedelta(days=SHORTEST_PAST_DAYS)
     n_fitting = (latest - earliest) // horizon + 1
-    needed = 4  # to learn from, to calibrate on, to select on, to report on
-    if n_fitting < needed:
-        least = SHORTEST_PAST_DAYS + needed * HORIZON_DAYS
+    history_days = (serving - first_day).days
+    if n_fitting < LEAST_WINDOWS:
         raise NotEnoughHistory(
-            f"The history before {serving} begins on {first_day}: {(serving - first_day).days} days; training and judging "
-            f"models on separate windows of {HORIZON_DAYS} days needs at least {least}. Bring older transactions."
+            f"The history before {serving} begins on {first_day}: {history_days} days; selecting a rule and reporting on it "
+            f"on separate windows of {HORIZON_DAYS} days needs at least {LEAST_DAYS} (models: {MODEL_DAYS}). "
+            "Bring older transactions."
         )
+    if n_fitting < MODEL_WINDOWS:
+        return _plan_rules(latest, serving, n_fitting, history_days)
     sizes, wanted = [1, 1, 1], [n_report, n_selection, n_calibration]
-    spare = n_fitting - needed
+    spare = n_fitting - MODEL_WINDOWS
     while spare and sizes != wanted:
         block = max(range(3), key=lambda each: (wanted[each] - sizes[each], -each))
         sizes[block] += 1
@@ -97,11 +113,21 @@ def plan_windows(
     return WindowPlan(serving, tuple(sorted(learning)), calibration, selection, report)
 
 
+def _plan_rules(latest: date, serving: date, n_fitting: int, history_days: int) -> WindowPlan:
+    """One window to select on and the last one to report on; what fits before them is only learned from."""
+    *earlier, selection, report = (
+        latest - timedelta(days=HORIZON_DAYS * step) for step in range(n_fitting - 1, -1, -1)
+    )
+    why = f"the history is {history_days} days; models need {MODEL_DAYS}"
+    return WindowPlan(serving, (*earlier, selection, report), (), (selection,), (report,), rules_only=why)
+
+
 @dataclass(frozen=True)
 class Observations:
     """n rows in order of (as_of, customer_id): features float32 (n, F), spend per target float64 (n,) in currency units.
 
     spend has total, every named target and other; bought is 1.0 where any purchase was made in the horizon.
+    unused: features that models must not learn from. Rules and formulas may read them, and serving has them too.
     """
 
     as_of: npt.NDArray[np.datetime64]
@@ -110,6 +136,13 @@ class Observations:
     names: tuple[str, ...]
     spend: Mapping[str, FloatArray]
     bought: FloatArray
+    unused: tuple[str, ...] = ()
+
+    def learnable(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Features of these rows as models may learn from them (a copy): missing where they are unused."""
+        features = self.features[rows].copy()
+        features[:, [self.names.index(name) for name in self.unused]] = np.nan
+        return features
 
     def __len__(self) -> int:
         return len(self.as_of)
@@ -175,15 +208,33 @@ def sample_customers(
     return purchases.semi_join(chosen, "customer_id"), customers.semi_join(chosen, "customer_id")
 
 
-def unused_features(first_day: date, plan: WindowPlan) -> tuple[str, ...]:
-    """The features that models must not learn from in a shop this young: those of the calendar."""
-    return CALENDAR_FEATURES if (plan.serving - first_day).days < SEASONS_SEEN_DAYS else ()
+@dataclass(frozen=True)
+class UnusedFeatures:
+    """Features that models must not learn from, and the fact of the history for which they cannot mean anything."""
+
+    reason: str
+    features: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """For a bundle's metadata."""
+        return {"reason": self.reason, "features": list(self.features)}
 
 
-def without(observations: Observations, names: Sequence[str]) -> Observations:
-    """The same rows with these features missing everywhere, so that no model can learn from them."""
-    if not names:
-        return observations
-    features = observations.features.copy()
-    features[:, [observations.names.index(name) for name in names]] = np.nan
-    return replace(observations, features=features)
+def unused_features(first_day: date, plan: WindowPlan, targets: Sequence[str]) -> tuple[UnusedFeatures, ...]:
+    """What models must not learn from in a shop this young, in groups that do not overlap."""
+    days = (plan.serving - first_day).days
+    groups = []
+    if days < SEASONS_SEEN_DAYS:
+        reason = f"a season cannot be told from a trend in {days} days (it takes {SEASONS_SEEN_DAYS})"
+        groups.append(UnusedFeatures(reason, CALENDAR_FEATURES))
+    if days < SHORT_DAYS:
+        reason = f"in {days} days (of {SHORT_DAYS}) how long ago somebody came says most of all when the data begins"
+        groups.append(UnusedFeatures(reason, TENURE_FEATURES))
+        reason = f"they look back further than the {days} days that there are"
+        groups.append(UnusedFeatures(reason, features_beyond(days, targets)))
+    return tuple(groups)
+
+
+def without(observations: Observations, groups: Sequence[UnusedFeatures]) -> Observations:
+    """The same rows, of which models cannot learn from these features."""
+    return replace(observations, unused=tuple(name for group in groups for name in group.features))

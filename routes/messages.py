@@ -177,7 +177,8 @@ class PredictionAnswer(Message):
     purchase_probability_30d: float
     intervals: dict[str, Interval]
     segment: str
-    cold_start: bool
+    cold_start: bool = Field(description="True where fewer than two purchases are known.")
+    cold_start_reason: Literal["never_bought", "one_purchase"] | None = None
     extrapolated: bool = Field(description="True where the inputs lie outside of what was trained on.")
     raw: dict[str, float | None] | None = Field(None, description="With ?explain=true; null where there is no number.")
     ignored_inputs: list[IgnoredInput] | None = None

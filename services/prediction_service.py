@@ -177,6 +177,7 @@ def _answers(model: Model, positions: Sequence[int], explain: bool = False) -> l
             },
             "segment": columns["segment"][row],
             "cold_start": columns["cold_start"][row],
+            "cold_start_reason": columns["cold_start_reason"][row],
             "extrapolated": columns["extrapolated"][row],
         }
         if raw is not None:

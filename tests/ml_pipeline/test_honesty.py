@@ -227,12 +227,13 @@ def card_of(report, tmp_path, **content):
         "features": ["one"],
         "buyers": N,
         "unused_features": [],
+        "rules_only": None,
         "libraries": {"numpy": "2"},
         "net_floor": None,
         "search": {"trials": [], "chosen": {}},
         "serving": {name: {"cap": 10.0, "cap_multiple": 2.0} for name in ("total", "grocery", "other")},
         "segments": {"thresholds": [1.0, 2.0], "quantiles": [0.5, 0.8]},
-        "never_bought": {"observations": 0},
+        "never_bought": {"observations": 0, "ages": {"unknown": {"upper": {"total": 1.0}}}},
     } | content
     found = {**report, "leaks": {"summary": "clean"}}
     write_model_card(tmp_path / "card.md", facts, found, {"last_day": "2025-05-31", "tables": {}}, ("grocery",))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ml_pipeline.backtest import Backtest, Candidate, Contest, Judged
-from ml_pipeline.bundle import METADATA, content_id, load_metadata, versions_dir
+from ml_pipeline.bundle import FORMAT, METADATA, content_id, load_metadata, versions_dir
 from ml_pipeline.candidates import MODEL, PURCHASE, Recipe
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import BundleMismatch, NotEnoughHistory
@@ -135,8 +135,8 @@ def test_three_customers_with_the_least_history_are_answered_by_rules(trained):
 
 
 def test_a_day_less_than_the_least_history_is_refused_with_both_numbers(trained):
-    with pytest.raises(NotEnoughHistory, match=r"149 days; .* at least 150"):
-        trained([("first", END - timedelta(days=149), 5.0), *noise(2, 100, 0.1)])
+    with pytest.raises(NotEnoughHistory, match=r"89 days; .* at least 90"):
+        trained([("first", END - timedelta(days=89), 5.0), *noise(2, 60, 0.1)])
 
 
 def test_one_whale_leaves_the_others_finite_numbers_that_add_up(trained):
@@ -160,7 +160,9 @@ def test_a_bundle_of_the_format_before_is_refused_before_anything_is_read_from_i
     old = content_id(date.fromisoformat(content["as_of"]), content)
     folder.rename(folder.with_name(old))
     (versions_dir(tmp_path) / old / METADATA).write_text(json.dumps({"bundle_id": old, **content}))
-    with pytest.raises(BundleMismatch, match=r"format 1, without the formula of total.* reads format 2: train again"):
+    with pytest.raises(
+        BundleMismatch, match=rf"format 1, without the formula of total.* reads format {FORMAT}: train again"
+    ):
         load_metadata(tmp_path, old)
 
 
@@ -197,7 +199,7 @@ def test_what_the_newest_window_keeps_from_converging_is_fitted_as_it_was_report
         None,
     )
     plan = WindowPlan(END, tuple(days), (days[3],), (days[4],), (days[5],))
-    backtest = Backtest(plan, {TOTAL_TARGET: contest}, {}, Judged(PURCHASE), purchase_serves=True)
+    backtest = Backtest(plan, {TOTAL_TARGET: contest}, {}, {}, Judged(PURCHASE), purchase_serves=True)
     with Progress(bars=False).stage("final models", 1) as stage:
         (member,) = _fit_final(backtest, observations, (), EFFORT, stage)
     assert (member.learner, member.last_as_of) == (learner, days[4])
@@ -222,5 +224,5 @@ def test_the_history_begins_with_the_first_purchase_that_was_not_taken_back(trai
     """On the days between his cancellation and the next customer nobody could be described."""
     start = END - timedelta(days=300)
     ghost = [("ghost", start, 50.0), ("ghost", start + timedelta(days=2), -50.0)]
-    with pytest.raises(NotEnoughHistory, match="begins on 2025-04-02: 90 days"):
-        trained([*ghost, *regulars([f"n{n}" for n in range(30)], 90)])
+    with pytest.raises(NotEnoughHistory, match="begins on 2025-04-03: 89 days"):
+        trained([*ghost, *regulars([f"n{n}" for n in range(30)], 89)])

@@ -20,9 +20,10 @@ from ml_pipeline.formulas import members_of
 from ml_pipeline.model_card import write_model_card
 from ml_pipeline.prepare import prepare_dataset
 from ml_pipeline.progress import Progress
+from ml_pipeline.registration import REGISTRATION_AGES
 from ml_pipeline.sample_ceiling import find_sample_truth
 from ml_pipeline.snapshot import SEGMENTS, load_snapshot, money_columns
-from ml_pipeline.train import net_floor, never_bought_prior, promote, train
+from ml_pipeline.train import net_floor, promote, train
 from ml_pipeline.turns import taking_turns
 from tests.ml_pipeline.conftest import SMALL
 from tests.ml_pipeline.small_shop import prepare_shop, write_shop
@@ -125,7 +126,8 @@ def test_every_known_customer_is_in_the_snapshot_whether_he_bought_or_not(traine
     answers = trained_shop.snapshot.columns(positions[never])
     assert 0 < never.sum() < len(known)
     assert answers["cold_start"].all()
-    assert len(np.unique(answers["predicted_total_spend"])) == 1
+    assert set(answers["cold_start_reason"]) == {"never_bought"}
+    assert len(np.unique(answers["predicted_total_spend"])) <= len(REGISTRATION_AGES)
 
 
 def test_answers_are_finite_not_negative_in_order_and_capped(trained_shop):
@@ -190,29 +192,9 @@ def test_the_card_says_how_often_and_how_much_the_floor_at_0_took_in_net_mode(tr
     assert "34.50 of returns" in (tmp_path / "card.md").read_text()
 
 
-def test_the_prior_of_customers_who_never_bought_is_counted_over_those_who_were_there_and_waited(tmp_path):
-    """On 10 January `quick` and `never` wait, on 10 February `slow` and `never`; `buyer` and `undated` never do."""
-    customers = (
-        "customer_id,customer_since\nquick,2025-01-01\nslow,2025-01-10\nnever,2025-01-01\nbuyer,2024-01-01\nundated,\n"
-    )
-    header = "transaction_id,customer_id,transaction_date,total_amount\n"
-    sales = "t1,quick,2025-01-15,10\nt2,slow,2025-02-15,100\nt3,buyer,2025-01-02,7\nt4,buyer,2025-02-12,7\nt5,quick,2025-02-12,7\nt6,undated,2025-02-12,7\n"
-    tables = {"customer_details": customers, "store_sales_header": header + sales}
-    prepared = prepare_shop(write_shop(tmp_path / "data", tables, "[targets]\n"), tmp_path / "out")
-    days = [date(2025, 1, 10), date(2025, 2, 10)]
-    prior = never_bought_prior(prepared.purchases.get_backend(), prepared, days, ())
-    assert prior == {
-        "observations": 4,
-        "spend": {"total": 27.5, "other": 27.5},
-        "probability": 0.5,
-        "upper": [100.0, 100.0],
-    }
-
-
 def test_the_card_calls_a_zero_without_any_observation_no_estimate(trained_shop, tmp_path):
     metadata = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content
-    nobody = {"observations": 0, "spend": dict.fromkeys(metadata["never_bought"]["spend"], 0.0), "probability": 0.0}
-    content = {**metadata, "never_bought": nobody}
+    content = {**metadata, "never_bought": {**metadata["never_bought"], "observations": 0}}
     write_model_card(tmp_path / "card.md", content, trained_shop.report, trained_shop.prepared.report, ())
     assert "this is no estimate" in (tmp_path / "card.md").read_text()
     assert "mean of 0 past observations" not in (tmp_path / "card.md").read_text()
@@ -344,7 +326,7 @@ def test_the_purchase_probability_can_be_recomputed_too(trained_shop, recomputed
 def test_calendar_features_of_a_short_shop_leave_no_trace_in_any_member(trained_shop):
     """14 months cannot tell a season from a trend; the card says what was not learned from."""
     content = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content
-    assert content["unused_features"] == list(CALENDAR_FEATURES)
+    assert [group["features"] for group in content["unused_features"]] == [list(CALENDAR_FEATURES)]
     everyone = np.array(trained_shop.snapshot.features(range(400)))
     buyers = everyone[~np.isnan(everyone).all(axis=1)]
     otherwise = buyers.copy()

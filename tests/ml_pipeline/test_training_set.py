@@ -6,8 +6,15 @@ import pytest
 
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import NotEnoughHistory
-from ml_pipeline.features import CALENDAR_FEATURES
-from ml_pipeline.training_set import Observations, plan_windows, sample_customers, unused_features, without
+from ml_pipeline.features import CALENDAR_FEATURES, TENURE_FEATURES
+from ml_pipeline.training_set import (
+    Observations,
+    UnusedFeatures,
+    plan_windows,
+    sample_customers,
+    unused_features,
+    without,
+)
 from tests.ml_pipeline.purchase_rows import customers_table, purchase, purchases_table
 
 SERVING = date(2026, 1, 1)
@@ -52,8 +59,24 @@ def test_a_short_history_gets_fewer_windows_but_all_kinds():
 
 
 def test_a_history_that_is_too_short_is_refused_with_the_days_it_has_and_needs():
-    with pytest.raises(NotEnoughHistory, match=r"149 days.*at least 150"):
-        plan(149)
+    with pytest.raises(NotEnoughHistory, match=r"89 days.*at least 90 \(models: 150\)"):
+        plan(89)
+
+
+@pytest.mark.parametrize(("days_of_history", "earlier"), [(90, 0), (119, 0), (120, 1), (149, 1)])
+def test_a_history_too_short_for_models_has_one_window_to_select_a_rule_on_and_one_to_report(days_of_history, earlier):
+    windows = plan(days_of_history)
+    assert windows.rules_only == f"the history is {days_of_history} days; models need 150"
+    assert windows.report == (SERVING - timedelta(days=30),)
+    assert windows.selection == (SERVING - timedelta(days=60),)
+    assert windows.calibration == ()
+    assert windows.blocks == (windows.selection, windows.report)
+    assert len(windows.learning) == 2 + earlier
+    assert windows.learning[0] >= SERVING - timedelta(days=days_of_history - 30)
+
+
+def test_a_history_long_enough_for_models_has_them():
+    assert plan(150).rules_only is None
 
 
 def observations_on(days):
@@ -118,17 +141,38 @@ def test_where_there_are_no_more_buyers_than_asked_for_the_tables_are_left_as_th
     assert sample_customers(engine, purchases, customers, 20, seed=7) == (purchases, customers)
 
 
+def unused_after(days):
+    return [group.features for group in unused_features(SERVING - timedelta(days=days), plan(730), ("food",))]
+
+
 def test_calendar_features_are_unused_until_a_season_has_been_seen_one_and_a_half_times():
-    windows = plan(730)
-    assert unused_features(SERVING - timedelta(days=539), windows) == CALENDAR_FEATURES
-    assert unused_features(SERVING - timedelta(days=540), windows) == ()
+    assert unused_after(539) == [CALENDAR_FEATURES]
+    assert unused_after(540) == []
 
 
-def test_what_is_taken_away_is_missing_everywhere_and_the_rest_as_it_was():
+def test_below_half_a_year_tenure_and_windows_that_look_back_further_are_unused_too():
+    assert unused_after(180) == [CALENDAR_FEATURES]
+    calendar, tenure, beyond = unused_after(179)
+    assert calendar == CALENDAR_FEATURES
+    assert tenure == TENURE_FEATURES
+    assert set(tenure) == {"days_since_first_transaction", "days_first_to_last", "customer_tenure_days"}
+    half_and_whole_year = {f"{what}_{days}d" for what in ("transaction_count", "total_spend") for days in (180, 365)}
+    assert set(beyond) == {*half_and_whole_year, "spend_same_window_last_year"}
+    assert "spend_momentum_30d_over_61_120d" in unused_after(119)[2]
+
+
+def test_the_reason_names_the_days_that_there_are():
+    reasons = [each.reason for each in unused_features(SERVING - timedelta(days=155), plan(155), ())]
+    assert len(reasons) == 3
+    assert all("155 days" in reason for reason in reasons)
+
+
+def test_models_cannot_learn_from_what_is_unused_and_rules_still_read_it():
     rows = observations_on([date(2025, 1, 1)])
     wide = Observations(rows.as_of, rows.customer_id, np.ones((3, 3), np.float32), ("x", "y", "z"), {}, rows.bought)
-    blank = without(wide, ("y",))
-    assert np.isnan(blank.features[:, 1]).all()
-    assert (blank.features[:, [0, 2]] == 1).all()
-    assert (wide.features == 1).all()
-    assert without(wide, ()) is wide
+    blank = without(wide, [UnusedFeatures("it means nothing", ("y",))])
+    learnable = blank.learnable(slice(1, 3))
+    assert np.isnan(learnable[:, 1]).all()
+    assert (learnable[:, [0, 2]] == 1).all()
+    assert (blank.features == 1).all()
+    assert (wide.learnable(np.array([0])) == 1).all()

@@ -38,7 +38,7 @@ def write_toy_pair(
         upper=money * 2,
         probability=rng.random(n),
         segment=rng.integers(0, 3, size=n).astype(np.uint8),
-        cold_start=rng.random(n) < 0.1,
+        cold_start_reason=rng.choice(3, n, p=(0.9, 0.03, 0.07)).astype(np.uint8),
         extrapolated=np.arange(n) % 7 == 3,
         variance=np.square(money / 100),
         raw=rng.random((n, len(raw_names))) * 1000,

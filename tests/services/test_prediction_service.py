@@ -20,7 +20,8 @@ def test_an_answer_has_the_documented_fields_and_its_cents_add_up(services):
     assert cents(spend["total"]) == sum(cents(money) for name, money in spend.items() if name != "total")
     assert set(answer) == {
         "customer_id", "predicted_30d_spend", "currency", "model_version", "model_info", "as_of", "horizon_days",
-        "purchase_probability_30d", "intervals", "segment", "cold_start", "extrapolated",
+        "purchase_probability_30d", "intervals", "segment", "cold_start",
+        "cold_start_reason", "extrapolated",
     }  # fmt: skip
     assert answer["model_info"] == {"trained_on": "2026-01-01", "num_features": len(feature_names(TARGETS))}
     assert set(answer["intervals"]["total"]) == {"lower", "upper"}
