@@ -15,6 +15,7 @@ from routes.health import health_api
 from routes.messages import ErrorAnswer
 from routes.models import models_api
 from routes.prediction import prediction_api
+from routes.sums import sums_api
 from services.bootstrap import Services, build_services
 from services.logs import configure_logging
 from worker.queue import CeleryQueue
@@ -65,7 +66,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes + FORM_OVERHEAD_BYTES
     app.extensions[EXTENSION] = services or build_services(settings, CeleryQueue(settings))
-    for api in (health_api, prediction_api, models_api, bulk_api):
+    for api in (health_api, prediction_api, sums_api, models_api, bulk_api):
         app.register_api(api)
     register_docs(app)
     register_errors(app)

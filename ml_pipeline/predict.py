@@ -1,20 +1,27 @@
 """The bulk job without a server: a file of customers in, the same file with the columns of a downloaded result out.
 
-`python -m ml_pipeline.predict --data DIR --models DIR --ids FILE --out FILE [--as-of DATE]`
+`python -m ml_pipeline.predict --data DIR --models DIR --ids FILE --out FILE [--as-of DATE] [--sums FILE]`
 
 The tables are read anew and every known customer is described as of the given day (default: the day after the last day
 of the data) with the bundle that serves. The format of the output follows its ending: .csv, .xlsx or .parquet.
+With --sums the sum over the file's customers, each counted once, and its 80 % interval are written as JSON.
 """
 
 import argparse
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-from ml_pipeline.bundle import read_pointer
+import numpy as np
+import numpy.typing as npt
+
+from ml_pipeline.bundle import BundleMetadata, read_pointer, write_atomically
 from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.customer_files import describe_upload, read_rows
 from ml_pipeline.engine import open_engine
@@ -24,15 +31,31 @@ from ml_pipeline.prepare import prepare_dataset
 from ml_pipeline.progress import Progress
 from ml_pipeline.result_files import FORMATS, open_result
 from ml_pipeline.result_rows import answer_rows, lookup_ids, result_header
+from ml_pipeline.schema import HORIZON_DAYS
 from ml_pipeline.snapshot import Snapshot, load_snapshot, result_columns
+from ml_pipeline.spend_sums import sum_spend
 
 log = logging.getLogger(__name__)
 
 ROWS_PER_SLICE = 50_000
 
 
-def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_file: Path) -> tuple[int, int]:
-    """Writes the uploaded columns and the answers, whole or not at all; returns rows and how many have a prediction.
+@dataclass(frozen=True)
+class Written:
+    """A result file: how many rows, how many of them with a prediction, and the snapshot rows of its distinct customers."""
+
+    rows: int
+    successful: int
+    customers: npt.NDArray[np.int64]
+
+    @property
+    def failed(self) -> int:
+        """Rows without a prediction."""
+        return self.rows - self.successful
+
+
+def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_file: Path) -> Written:
+    """Writes the uploaded columns and the answers, whole or not at all.
 
     Raises CustomerFileError for a file that cannot be read or an ending that is not written.
     """
@@ -40,6 +63,7 @@ def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_fil
     shape = describe_upload(ids_file, ids_file.name)
     header = result_header(shape.header, result_columns(snapshot.targets))
     rows = successful = 0
+    customers = [np.empty(0, dtype=np.int64)]
     out_file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_file.parent, prefix=f".{out_file.name}.") as staging:
         staged = Path(staging) / f"result.{result_format}"
@@ -49,8 +73,22 @@ def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_fil
                 writer.write(block, answered.columns)
                 rows += len(block)
                 successful += answered.successful
+                customers.append(np.unique(answered.positions[answered.positions >= 0]))
         os.replace(staged, out_file)
-    return rows, successful
+    return Written(rows, successful, np.unique(np.concatenate(customers)))
+
+
+def sums_of(snapshot: Snapshot, metadata: BundleMetadata, written: Written) -> dict[str, Any]:
+    """What the file's customers will spend together, in the words of the API's POST /predict/sum, and the file's rows."""
+    return {
+        "rows": written.rows,
+        "rows_failed": written.failed,
+        "currency": snapshot.currency,
+        "model_version": metadata.bundle_id,
+        "as_of": snapshot.as_of.isoformat(),
+        "horizon_days": HORIZON_DAYS,
+        **sum_spend(snapshot, metadata.content["sums"], written.customers).as_json(),
+    }
 
 
 def format_of(out_file: Path) -> str:
@@ -63,8 +101,8 @@ def format_of(out_file: Path) -> str:
     return result_format
 
 
-def predict_from_tables(options: argparse.Namespace, progress: Progress) -> tuple[int, int]:
-    """The whole command: tables -> snapshot as of the day -> result file. Rows, and rows with a prediction."""
+def predict_from_tables(options: argparse.Namespace, progress: Progress) -> Written:
+    """The whole command: tables -> snapshot as of the day -> result file, and the sums where they are asked for."""
     format_of(options.out)  # before any work is done
     predictor = load_predictor(options.models, read_pointer(options.models).bundle_id, options.threads)
     with tempfile.TemporaryDirectory(prefix="predict-") as work_dir:
@@ -81,10 +119,18 @@ def predict_from_tables(options: argparse.Namespace, progress: Progress) -> tupl
             engine.disconnect()
             stage.advance("writing")
             snapshot = load_snapshot(work, snapshot_id)
-            counts = predict_file(snapshot, predictor.metadata.bundle_id, options.ids, options.out)
+            written = predict_file(snapshot, predictor.metadata.bundle_id, options.ids, options.out)
+            if options.sums:
+                write_sums(sums_of(snapshot, predictor.metadata, written), options.sums)
             stage.advance()
-            stage.note(customers=customers, rows=counts[0], successful=counts[1], failed=counts[0] - counts[1])
-    return counts
+            stage.note(customers=customers, rows=written.rows, successful=written.successful, failed=written.failed)
+    return written
+
+
+def write_sums(sums: Mapping[str, Any], path: Path) -> None:
+    """The sums as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(sums, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,11 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, required=True, help="folder of the models")
     parser.add_argument("--ids", type=Path, required=True, help="file of customers: .csv or .xlsx")
     parser.add_argument("--out", type=Path, required=True, help="where the result goes: .csv, .xlsx or .parquet")
+    parser.add_argument("--sums", type=Path, help="where the sum over the file's customers goes: .json")
     parser.add_argument("--as-of", type=date.fromisoformat, help="predict the 30 days from this day (YYYY-MM-DD)")
     parser.add_argument("--threads", type=thread_count, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
-    rows, successful = predict_from_tables(options, Progress())
-    log.info("written", extra={"file": options.out.name, "rows": rows, "failed": rows - successful})
+    written = predict_from_tables(options, Progress())
+    log.info("written", extra={"file": options.out.name, "rows": written.rows, "failed": written.failed})
     return 0
 
 

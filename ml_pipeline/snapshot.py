@@ -209,6 +209,14 @@ class Snapshot:
         rows = np.asarray(positions, dtype=np.int64)
         return self._money[rows] / CENTS, self._variance[rows]
 
+    def probability(self, positions: npt.ArrayLike) -> FloatArray:
+        """The probability of buying at all in the horizon at these rows, (n,)."""
+        return self._probability[np.asarray(positions, dtype=np.int64)]
+
+    def in_segment(self, segment: str) -> IntArray:
+        """The rows of one of SEGMENTS, in order. Raises ValueError for any other name."""
+        return np.flatnonzero(self._segment == SEGMENTS.index(segment))
+
     def raw(self, positions: npt.ArrayLike) -> dict[str, FloatArray]:
         """Each money booster's own number at these rows, by member name; NaN for customers that never bought."""
         own = self._raw[np.asarray(positions, dtype=np.int64)]

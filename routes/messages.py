@@ -34,6 +34,10 @@ class Message(BaseModel):
     def _plain_schema(cls) -> dict[str, Any]:
         return super().model_json_schema()
 
+    def as_sent(self) -> dict[str, Any]:
+        """The fields that were in the body."""
+        return {name: value for name, value in self if name in self.model_fields_set}
+
 
 class ErrorAnswer(Message):
     """The one shape of every error."""
@@ -120,10 +124,6 @@ class PredictRequest(Message):
     )
     customer_id: CustomerId = Field(default_factory=lambda: None)  # its absence is named by the service
 
-    def as_sent(self) -> dict[str, Any]:
-        """The fields that were in the body."""
-        return {name: value for name, value in self if name in self.model_fields_set}
-
 
 class PredictQuery(Message):
     explain: bool = Field(False, description="Adds `raw`: each money booster's own number.")
@@ -166,6 +166,12 @@ class IgnoredInput(Message):
 class PredictionAnswer(Message):
     customer_id: str
     predicted_30d_spend: Money = Field(
+class OutsideFeature(Message):
+    feature: str
+    value: float | None = Field(description="null where it is missing, which it never was in training.")
+    trained: list[float] = Field(description="The lowest and the highest value that was trained on.", min_length=2)
+
+
         description="total, each target and other; the parts add up to the total to the cent.",
         examples=[{"total": 120.5, "electronics": 40.0, "grocery": 70.5, "sports": 0.0, "other": 10.0}],
     )
@@ -179,7 +185,12 @@ class PredictionAnswer(Message):
     segment: str
     cold_start: bool = Field(description="True where fewer than two purchases are known.")
     cold_start_reason: Literal["never_bought", "one_purchase"] | None = None
-    extrapolated: bool = Field(description="True where the inputs lie outside of what was trained on.")
+    extrapolated: bool = Field(
+        description="True where an input lies outside of what was trained on, or a prediction was cut at its cap."
+    )
+    extrapolated_features: list[OutsideFeature] | None = Field(
+        None, description="Where extrapolated: the inputs farthest outside; empty where only the cap was reached."
+    )
     raw: dict[str, float | None] | None = Field(None, description="With ?explain=true; null where there is no number.")
     ignored_inputs: list[IgnoredInput] | None = None
 
@@ -258,6 +269,65 @@ class TemplateQuery(Message):
 
 class JobPath(Message):
     job_id: str
+
+# ---- sums over customers
+
+
+class SumRequest(Message):
+    """One of the three; an empty object means everyone."""
+
+    model_config = ConfigDict(
+        extra="allow",  # a field that is not known is named by the service
+        protected_namespaces=(),
+        json_schema_extra={"additionalProperties": False, "maxProperties": 1},
+        openapi_extra={  # type: ignore[typeddict-unknown-key]
+            "examples": {
+                "segment": {"summary": "One segment", "value": {"segment": "High Value"}},
+                "customers": {"summary": "A list of customers", "value": {"customer_ids": ["12345", "67890"]}},
+                "everyone": {"summary": "Everyone", "value": {"all": True}},
+            }
+        },
+    )
+    customer_ids: Annotated[
+        Any,
+        WithJsonSchema(
+            {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "number"}]}, "maxItems": 100_000}
+        ),
+    ] = Field(
+        default_factory=lambda: None, description="Ids; each customer is counted once, however often he is listed."
+    )
+    segment: Annotated[Any, WithJsonSchema({"type": "string", "enum": ["Low Value", "Medium Value", "High Value"]})] = (
+        Field(default_factory=lambda: None, description="All customers of this segment.")
+    )
+    all: Annotated[Any, WithJsonSchema({"type": "boolean", "const": True})] = Field(
+        default_factory=lambda: None, description="Everyone whom the model knows."
+    )
+
+
+class UnknownIds(Message):
+    count: int = Field(description="How many distinct ids the model does not know; they are not in the sum.")
+    first: list[str] = Field(description="The first ten of them.")
+
+
+class SumAnswer(Message):
+    customers: int = Field(description="How many distinct customers the sum is over.")
+    unknown_ids: UnknownIds
+    currency: str
+    model_version: str
+    as_of: str = Field(description="The first of the days that are predicted.")
+    horizon_days: int
+    predicted_30d_spend: Money = Field(
+        description="total, each target and other; exact sums of the customers' cents, so that the parts add up to the total.",
+        examples=[{"total": 5120.5, "electronics": 2040.0, "grocery": 2570.5, "sports": 300.0, "other": 210.0}],
+    )
+    intervals: dict[str, Interval] = Field(
+        description="Of the sum, not the sum of the customers' intervals; for one customer his own."
+    )
+    coverage: float = Field(description="How often what comes lies inside an interval.", examples=[0.8])
+    expected_buyers: float = Field(
+        description="How many of the customers will buy at all: the sum of their probabilities."
+    )
+
 
 
 class DownloadQuery(Message):
@@ -354,3 +424,14 @@ class ConversionAnswer(Message):
     format: str
     status: Literal["processing"]
     message: str
+class TargetSum(Message):
+    predicted_spend: float
+    lower: float
+    upper: float
+
+
+    total_predicted_spend_lower: float | None = Field(None, description="80 % interval of the total; of the sum.")
+    total_predicted_spend_upper: float | None = None
+    per_target: dict[str, TargetSum] | None = Field(
+        None, description="Each target and other; they add up to the total."
+    )

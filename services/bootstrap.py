@@ -14,6 +14,7 @@ from services.object_store import ObjectStore
 from services.prediction_service import PredictionService
 from services.queue import JobQueue
 from services.stores import open_job_store, open_object_store
+from services.sum_service import SumService
 from services.watchdog import Watchdog
 
 
@@ -23,6 +24,7 @@ class Services:
 
     settings: Settings
     predictions: PredictionService
+    sums: SumService
     models: ModelService
     bulk: BulkService
     health: HealthService
@@ -50,6 +52,7 @@ def build_services(
     return Services(
         settings=settings,
         predictions=PredictionService(registry),
+        sums=SumService(registry),
         models=ModelService(registry),
         bulk=BulkService(store, objects, queue, registry, settings.max_upload_bytes),
         health=HealthService(store, objects, queue, registry),

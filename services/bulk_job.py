@@ -10,7 +10,9 @@ import numpy.typing as npt
 from ml_pipeline.customer_files import FileShape, count_rows, describe_upload, read_rows
 from ml_pipeline.result_files import open_result
 from ml_pipeline.result_rows import Answered, answer_rows, lookup_ids, result_header
+from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import result_columns
+from ml_pipeline.spend_sums import sum_spend
 from services.bulk_service import check_header, file_metadata
 from services.job_store import Job, JobStore, Lease, Progress
 from services.model_registry import Model, ModelRegistry
@@ -117,11 +119,20 @@ class Tally:
     def statistics(self, model: Model) -> Mapping[str, Any]:
         """Money over distinct customers, however often each is in the file; None where there is no customer."""
         customers = np.unique(np.concatenate([np.empty(0, np.int64), *self._positions]))
+        together = sum_spend(model.snapshot, model.bundle.content["sums"], customers)
+        intervals = together.intervals
         spend = model.snapshot.columns(customers)["predicted_total_spend"]
         cents = np.rint(spend * CENTS).astype(np.int64)
         some = len(cents) > 0
         return {
-            "total_predicted_spend": int(cents.sum()) / CENTS,
+            "total_predicted_spend": together.money[TOTAL_TARGET],
+            "total_predicted_spend_lower": intervals[TOTAL_TARGET]["lower"],
+            "total_predicted_spend_upper": intervals[TOTAL_TARGET]["upper"],
+            "per_target": {
+                name: {"predicted_spend": money, **intervals[name]}
+                for name, money in together.money.items()
+                if name != TOTAL_TARGET
+            },
             "average_predicted_spend": round(int(cents.sum()) / CENTS / len(cents), 2) if some else None,
             "min_predicted_spend": int(cents.min()) / CENTS if some else None,
             "max_predicted_spend": int(cents.max()) / CENTS if some else None,

@@ -180,10 +180,21 @@ def _answers(model: Model, positions: Sequence[int], explain: bool = False) -> l
             "cold_start_reason": columns["cold_start_reason"][row],
             "extrapolated": columns["extrapolated"][row],
         }
+        if answer["extrapolated"]:
+            answer["extrapolated_features"] = _outside(model, positions[row])
         if raw is not None:
             answer["raw"] = {name: _or_none(own[row]) for name, own in raw.items()}
         answers.append(answer)
     return answers
+
+
+def _outside(model: Model, position: int) -> list[dict[str, Any]]:
+    """The features of a customer that lie farthest outside of what was trained on."""
+    from ml_pipeline.guardrails import TrainedRanges
+
+    bundle = model.bundle
+    ranges = TrainedRanges.from_json(bundle.content["ranges"], bundle.features, bundle.targets)
+    return ranges.farthest(model.snapshot.features([position])[0])
 
 
 def _or_none(number: float) -> float | None:

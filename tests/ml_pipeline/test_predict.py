@@ -1,4 +1,5 @@
 import csv
+import json
 import shutil
 
 import openpyxl
@@ -43,6 +44,17 @@ def test_the_file_comes_back_row_by_row_with_the_numbers_that_are_served(trained
         assert row["model_version"] == trained_shop.pair.bundle_id
     assert "nobody" not in rows[3]["error"]
     assert rows[3]["predicted_total_spend"] == ""
+
+
+def test_the_sum_over_the_files_customers_is_written_when_asked_for(trained_shop, ids, tmp_path):
+    assert predict(trained_shop, ids, tmp_path / "out.csv", "--sums", str(tmp_path / "sums" / "sums.json")) == 0
+    sums = json.loads((tmp_path / "sums" / "sums.json").read_text())
+    spend = trained_shop.snapshot.columns(range(3))["predicted_total_spend"]
+    assert sums["predicted_30d_spend"]["total"] == round(spend.sum(), 2)
+    assert (sums["rows"], sums["rows_failed"], sums["customers"]) == (6, 2, 3)
+    interval = sums["intervals"]["total"]
+    assert 0 <= interval["lower"] <= sums["predicted_30d_spend"]["total"] <= interval["upper"]
+    assert sums["model_version"] == trained_shop.pair.bundle_id
 
 
 def test_the_ending_of_the_output_decides_its_format(trained_shop, ids, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ml_pipeline.bundle import ServingPair, seal_bundle, staged_folder, versions_dir, write_pointer
 from ml_pipeline.candidates import member_name
-from ml_pipeline.features import feature_names
+from ml_pipeline.features import LIFETIME_SPEND, feature_names
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
 from ml_pipeline.sums import SumIntervals
 
@@ -68,7 +68,13 @@ def write_toy_pair(
                     }
                     for name in money_columns(targets)
                 },
-                "sums": {name: SumIntervals(1.0, 0.1, 1.28, 1.28).as_json() for name in money_columns(targets)},
+                "ranges": {
+                    name: {"low": 0.0, "high": 0.5 if name == LIFETIME_SPEND else 1.0, "missing": False}
+                    for name in names
+                },
+                "sums": {
+                    name: SumIntervals(1.0, np.zeros(1), np.ones(1), 0.1).as_json() for name in money_columns(targets)
+                },
                 "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
             },
         )

@@ -52,7 +52,7 @@ def test_a_job_from_the_upload_to_its_end(client, send, run_queue):
         done
     )
     assert {"total_predicted_spend", "average_predicted_spend", "min_predicted_spend", "max_predicted_spend", "currency", "rows",
-            "distinct_customers"} <= set(done["statistics"])  # fmt: skip
+            "distinct_customers", "total_predicted_spend_lower", "total_predicted_spend_upper", "per_target"} <= set(done["statistics"])  # fmt: skip
 
     file = client.get(done["download_url"])
     assert file.status_code == 200

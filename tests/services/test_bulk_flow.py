@@ -104,6 +104,23 @@ def test_money_counts_distinct_customers_and_progress_counts_rows(services, uplo
     assert statistics["currency"] == "INR"
 
 
+def test_the_statistics_have_the_sum_of_the_distinct_customers_with_its_interval(services, upload, run_queue, local):
+    ids = (CUSTOMERS[0], CUSTOMERS[0], *CUSTOMERS[:20], "nobody")
+    job = upload("customer_id\n" + "".join(f"{one}\n" for one in ids))
+    run_queue()
+    statistics = services.bulk.status(job.job_id, local).statistics
+    together = services.sums.sum({"customer_ids": list(ids)})
+    intervals = together["intervals"]
+    assert statistics["total_predicted_spend_lower"] == intervals["total"]["lower"]
+    assert statistics["total_predicted_spend_upper"] == intervals["total"]["upper"]
+    assert intervals["total"]["lower"] < statistics["total_predicted_spend"] < intervals["total"]["upper"]
+    parts = {name: money for name, money in together["predicted_30d_spend"].items() if name != "total"}
+    assert statistics["per_target"] == {
+        name: {"predicted_spend": money, **intervals[name]} for name, money in parts.items()
+    }
+    assert round(sum(parts.values()), 2) == statistics["total_predicted_spend"]
+
+
 def test_a_customer_in_several_slices_is_one_customer(settings, services, queue, upload, local):
     sliced = build_services(settings, queue, worker_id="w1", store=services.store, rows_per_slice=2)
     job = upload("customer_id\n" + f"{CUSTOMERS[0]}\n" * 5 + f"{CUSTOMERS[1]}\n")
@@ -119,6 +136,7 @@ def test_a_file_without_a_known_customer_completes_with_every_row_failed(service
     assert (job.status, job.rows_failed) == ("completed", 2)
     assert job.statistics["average_predicted_spend"] is None
     assert job.statistics["total_predicted_spend"] == 0
+    assert job.statistics["total_predicted_spend_upper"] == 0
 
 
 def test_a_workbook_comes_back_as_a_workbook_with_its_types(services, upload, run_queue, local):
