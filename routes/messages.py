@@ -158,6 +158,12 @@ class Interval(Message):
     upper: float
 
 
+class OutsideFeature(Message):
+    feature: str
+    value: float | None = Field(description="null where it is missing, which it never was in training.")
+    trained: list[float] = Field(description="The lowest and the highest value that was trained on.", min_length=2)
+
+
 class IgnoredInput(Message):
     field: str
     reason: str
@@ -166,12 +172,6 @@ class IgnoredInput(Message):
 class PredictionAnswer(Message):
     customer_id: str
     predicted_30d_spend: Money = Field(
-class OutsideFeature(Message):
-    feature: str
-    value: float | None = Field(description="null where it is missing, which it never was in training.")
-    trained: list[float] = Field(description="The lowest and the highest value that was trained on.", min_length=2)
-
-
         description="total, each target and other; the parts add up to the total to the cent.",
         examples=[{"total": 120.5, "electronics": 40.0, "grocery": 70.5, "sports": 0.0, "other": 10.0}],
     )
@@ -213,62 +213,6 @@ class BatchAnswer(Message):
     failed: int
     timestamp: str
 
-
-# ---- models
-
-
-class ModelInfo(Message):
-    model_version: str
-    snapshot: str
-    as_of: str
-    horizon_days: int | None
-    currency: str
-    spend: str | None
-    targets: list[str]
-    customers: int
-    num_features: int
-    features: list[str]
-    trained_on: Any
-    members: Any
-    serving: Any
-    segments: Any
-    libraries: Any
-
-
-class ModelPerformance(Message):
-    """The backtest as it was written when the bundle was trained."""
-
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-    model_version: str
-    targets: Any = Field(description="Per target: what serves, the best simple rule, and every candidate's metrics.")
-
-
-# ---- bulk jobs
-
-
-class UploadForm(Message):
-    model_config = ConfigDict(json_schema_extra={"required": ["file"]})
-    file: FileStorage = Field(  # type: ignore[assignment]
-        default_factory=lambda: None,
-        description="CSV or XLSX with one header row and a customer id per row.",
-    )
-
-    def received(self) -> tuple[Path, str]:
-        """Where the uploaded file is on disk, and its name. Raises MissingFile."""
-        if not isinstance(self.file, WerkzeugFileStorage) or not self.file.filename:
-            raise MissingFile(
-                "The form has no file in a part called file. Send one, for example: "
-                "curl -F file=@customers.csv http://127.0.0.1:5000/bulk/predict"
-            )
-        return Path(self.file.stream.name), self.file.filename
-
-
-class TemplateQuery(Message):
-    format: Literal["csv", "xlsx"] = "csv"
-
-
-class JobPath(Message):
-    job_id: str
 
 # ---- sums over customers
 
@@ -329,6 +273,62 @@ class SumAnswer(Message):
     )
 
 
+# ---- models
+
+
+class ModelInfo(Message):
+    model_version: str
+    snapshot: str
+    as_of: str
+    horizon_days: int | None
+    currency: str
+    spend: str | None
+    targets: list[str]
+    customers: int
+    num_features: int
+    features: list[str]
+    trained_on: Any
+    members: Any
+    serving: Any
+    segments: Any
+    libraries: Any
+
+
+class ModelPerformance(Message):
+    """The backtest as it was written when the bundle was trained."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    model_version: str
+    targets: Any = Field(description="Per target: what serves, the best simple rule, and every candidate's metrics.")
+
+
+# ---- bulk jobs
+
+
+class UploadForm(Message):
+    model_config = ConfigDict(json_schema_extra={"required": ["file"]})
+    file: FileStorage = Field(  # type: ignore[assignment]
+        default_factory=lambda: None,
+        description="CSV or XLSX with one header row and a customer id per row.",
+    )
+
+    def received(self) -> tuple[Path, str]:
+        """Where the uploaded file is on disk, and its name. Raises MissingFile."""
+        if not isinstance(self.file, WerkzeugFileStorage) or not self.file.filename:
+            raise MissingFile(
+                "The form has no file in a part called file. Send one, for example: "
+                "curl -F file=@customers.csv http://127.0.0.1:5000/bulk/predict"
+            )
+        return Path(self.file.stream.name), self.file.filename
+
+
+class TemplateQuery(Message):
+    format: Literal["csv", "xlsx"] = "csv"
+
+
+class JobPath(Message):
+    job_id: str
+
 
 class DownloadQuery(Message):
     format: Literal["csv", "xlsx", "parquet"] | None = Field(
@@ -378,10 +378,21 @@ class JobProgress(Message):
     percentage: float
 
 
+class TargetSum(Message):
+    predicted_spend: float
+    lower: float
+    upper: float
+
+
 class Statistics(Message):
     """Money over distinct customers, however often each is in the file; null where no id was known."""
 
     total_predicted_spend: float
+    total_predicted_spend_lower: float | None = Field(None, description="80 % interval of the total; of the sum.")
+    total_predicted_spend_upper: float | None = None
+    per_target: dict[str, TargetSum] | None = Field(
+        None, description="Each target and other; they add up to the total."
+    )
     average_predicted_spend: float | None
     min_predicted_spend: float | None
     max_predicted_spend: float | None
@@ -424,14 +435,3 @@ class ConversionAnswer(Message):
     format: str
     status: Literal["processing"]
     message: str
-class TargetSum(Message):
-    predicted_spend: float
-    lower: float
-    upper: float
-
-
-    total_predicted_spend_lower: float | None = Field(None, description="80 % interval of the total; of the sum.")
-    total_predicted_spend_upper: float | None = None
-    per_target: dict[str, TargetSum] | None = Field(
-        None, description="Each target and other; they add up to the total."
-    )
