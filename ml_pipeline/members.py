@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from ml_pipeline.attribution import Contributions, Scale
 from ml_pipeline.errors import BundleMismatch
+from ml_pipeline.tree_text import trees_as_lightgbm
 
 if TYPE_CHECKING:
     from ml_pipeline.btyd import BgNbd, GammaGamma
@@ -38,6 +40,10 @@ class Member(ABC):
     @abstractmethod
     def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
         """Predictions (n,), >= 0, of features (n, F)."""
+
+    @abstractmethod
+    def contributions(self, features: Matrix) -> Contributions:
+        """What each feature adds to the prediction, on the scale where parts add up, of features (n, F), n ≥ 1."""
 
     @abstractmethod
     def save(self, path: Path) -> None:
@@ -65,6 +71,12 @@ class XGBoostMember(Member):
         """The booster's value, floored at 0: squared error may fall below."""
         return np.maximum(_xgboost_values(self._booster, features, threads, "value"), 0.0)
 
+    def contributions(self, features: Matrix) -> Contributions:
+        """Of the trees, on the scale of the booster's link."""
+        config = json.loads(self._booster.save_config())
+        scale = _scale_of(config["learner"]["objective"]["name"])
+        return _xgboost_contributions(self._booster, features, scale)
+
     def save(self, path: Path) -> None:
         """As XGBoost JSON with the feature names inside."""
         self._booster.save_model(path)
@@ -90,6 +102,10 @@ class LightGBMMember(Member):
         """The booster's value, floored at 0: squared error may fall below."""
         return np.maximum(_lightgbm_values(self._booster, features, threads), 0.0)
 
+    def contributions(self, features: Matrix) -> Contributions:
+        """Of the trees, on the scale of the booster's link."""
+        return _lightgbm_contributions(self._booster, features, _scale_of(self._booster.params["objective"]))
+
     def save(self, path: Path) -> None:
         """As LightGBM text with the feature names inside."""
         path.write_text(_lightgbm_text(self._booster), encoding="utf-8")
@@ -114,6 +130,38 @@ def _lightgbm_values(booster: Any, features: Matrix, threads: int, *, raw: bool 
     return np.asarray(booster.predict(features, num_threads=threads, raw_score=raw), dtype=np.float64)
 
 
+SCALES: Mapping[str, Scale] = {
+    "reg:tweedie": "log",
+    "reg:squarederror": "money",
+    "tweedie": "log",
+    "gamma": "log",
+    "regression": "money",
+    "binary": "logit",
+}
+"""What the trees of a booster of this objective add up to."""
+
+
+def _scale_of(objective: str) -> Scale:
+    if objective not in SCALES:
+        raise BundleMismatch(f"This code does not know the link of the objective {objective!r}: train again.")
+    return SCALES[objective]
+
+
+def _xgboost_contributions(booster: Any, features: Matrix, scale: Scale) -> Contributions:
+    """Exact Shapley values of the trees along their own paths (TreeSHAP, Lundberg et al. 2018), float32 inside."""
+    import xgboost
+
+    rows = xgboost.DMatrix(features, missing=np.nan, nthread=1)
+    found = booster.predict(rows, pred_contribs=True, validate_features=False).astype(np.float64)
+    return Contributions(scale, float(found[0, -1]), found[:, :-1])
+
+
+def _lightgbm_contributions(booster: Any, features: Matrix, scale: Scale) -> Contributions:
+    """The same, by LightGBM."""
+    found = np.asarray(booster.predict(features, num_threads=1, pred_contrib=True), dtype=np.float64)
+    return Contributions(scale, float(found[0, -1]), found[:, :-1])
+
+
 # Boosters on top of a personal amount
 
 
@@ -130,6 +178,11 @@ class Offset:
         """Money (n,), above 0 as `prior` is."""
         seen = np.nan_to_num(features[:, self.feature_index].astype(np.float64), nan=0.0)
         return self.weight * np.maximum(seen, 0.0) + self.prior
+
+    @property
+    def usual(self) -> float:
+        """The amount of a customer of whom nothing is known: the mean that `prior` is the rest of."""
+        return self.prior / (1 - self.weight) if self.weight < 1 else self.prior
 
 
 class RateMember(Member):
@@ -148,6 +201,13 @@ class RateMember(Member):
         """The personal amount times what the trees make of it."""
         return self._offset.amounts(features) * np.exp(self._raw(features, threads))
 
+    def contributions(self, features: Matrix) -> Contributions:
+        """Logarithms of the trees; the personal amount over the usual one belongs to its feature."""
+        trees = self._corrections(features)
+        usual = np.log(self._offset.usual)
+        trees.parts[:, self._offset.feature_index] += np.log(self._offset.amounts(features)) - usual
+        return Contributions("log", trees.base + float(usual), trees.parts)
+
     def save(self, path: Path) -> None:
         """As JSON with the booster's text inside."""
         _write_json(path, {**asdict(self._offset), "booster": self._text()})
@@ -162,6 +222,9 @@ class RateMember(Member):
 
     @abstractmethod
     def _raw(self, features: Matrix, threads: int) -> FloatArray: ...
+
+    @abstractmethod
+    def _corrections(self, features: Matrix) -> Contributions: ...
 
     @abstractmethod
     def _text(self) -> str: ...
@@ -179,6 +242,9 @@ class LightGBMRateMember(RateMember):
     def _raw(self, features: Matrix, threads: int) -> FloatArray:
         return _lightgbm_values(self._booster, features, threads, raw=True)
 
+    def _corrections(self, features: Matrix) -> Contributions:
+        return _lightgbm_contributions(self._booster, features, "log")
+
     def _text(self) -> str:
         return _lightgbm_text(self._booster)
 
@@ -194,6 +260,9 @@ class XGBoostRateMember(RateMember):
 
     def _raw(self, features: Matrix, threads: int) -> FloatArray:
         return _xgboost_values(self._booster, features, threads, "margin")
+
+    def _corrections(self, features: Matrix) -> Contributions:
+        return _xgboost_contributions(self._booster, features, "log")
 
     def _text(self) -> str:
         return bytes(self._booster.save_raw("json")).decode("utf-8")
@@ -226,6 +295,11 @@ class LogAmountMember(Member):
         """Money, above 0."""
         return self._scale * self._smearing * np.exp(_lightgbm_values(self._booster, features, threads))
 
+    def contributions(self, features: Matrix) -> Contributions:
+        """Logarithms, of the trees."""
+        trees = _lightgbm_contributions(self._booster, features, "log")
+        return Contributions("log", trees.base + float(np.log(self._scale * self._smearing)), trees.parts)
+
     def save(self, path: Path) -> None:
         """As JSON with the booster's text inside."""
         text = _lightgbm_text(self._booster)
@@ -256,14 +330,32 @@ class FlatTrees(Member):
     """scikit-learn's trees as plain arrays: pickles break across versions, arrays do not.
 
     Trees lie one behind the other; a leaf has feature -1. A sample goes left when its float32 value is <= the float64
-    threshold, as in scikit-learn, and where the tree learned it when the value is missing.
+    threshold, as in scikit-learn, and where the tree learned it when the value is missing. `cover` is how many of the
+    rows learned from came through a node.
     """
 
     suffix = ".npz"
-    ARRAYS: ClassVar[tuple[str, ...]] = ("roots", "feature", "threshold", "left", "right", "missing_left", "value")
+    ARRAYS: ClassVar[tuple[str, ...]] = (
+        "roots",
+        "feature",
+        "threshold",
+        "left",
+        "right",
+        "missing_left",
+        "value",
+        "cover",
+    )
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self._arrays = {name: arrays[name] for name in self.ARRAYS}
+        self._same_trees: dict[int, Any] = {}
+
+    def _contributions(self, features: Matrix) -> Contributions:
+        """Of the sum of the trees, by LightGBM, which is handed the same trees the first time."""
+        n_features = features.shape[1]
+        if n_features not in self._same_trees:
+            self._same_trees[n_features] = _lightgbm_of(trees_as_lightgbm(self._arrays, n_features))
+        return _lightgbm_contributions(self._same_trees[n_features], features, "money")
 
     def save(self, path: Path) -> None:
         """As a compressed .npz of the arrays."""
@@ -318,12 +410,18 @@ class ForestMember(FlatTrees):
                 "right": np.concatenate([tree.children_right + root for tree, root in shifted]).astype(np.int32),
                 "missing_left": np.concatenate([tree.missing_go_to_left for tree in trees]).astype(bool),
                 "value": np.concatenate([tree.value[:, 0, 0] for tree in trees]),
+                "cover": np.concatenate([tree.weighted_n_node_samples for tree in trees]).astype(np.int64),
             }
         )
 
     def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
         """`threads` has no effect here."""
         return self._sums(features, 0.0) / len(self._arrays["roots"])
+
+    def contributions(self, features: Matrix) -> Contributions:
+        """Money, the mean of what the trees say."""
+        found, n_trees = self._contributions(features), len(self._arrays["roots"])
+        return Contributions("money", found.base / n_trees, found.parts / n_trees)
 
 
 class BoostedTreesMember(FlatTrees):
@@ -349,6 +447,7 @@ class BoostedTreesMember(FlatTrees):
                 "right": (nodes["right"] + shift).astype(np.int32),
                 "missing_left": nodes["missing_go_to_left"].astype(bool),
                 "value": nodes["value"].astype(np.float64),
+                "cover": nodes["count"].astype(np.int64),
                 "baseline": np.asarray(boosting._baseline_prediction, dtype=np.float64).ravel(),
             }
         )
@@ -356,6 +455,11 @@ class BoostedTreesMember(FlatTrees):
     def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
         """Floored at 0; `threads` has no effect here."""
         return np.maximum(self._sums(features, float(self._arrays["baseline"][0])), 0.0)
+
+    def contributions(self, features: Matrix) -> Contributions:
+        """Money, of the trees."""
+        found = self._contributions(features)
+        return Contributions("money", found.base + float(self._arrays["baseline"][0]), found.parts)
 
 
 # A sum of columns
@@ -386,6 +490,10 @@ class LinearMember(Member):
         for index in np.flatnonzero(self.coefficient):
             total += self.coefficient[index] * self._standardised(features, int(index))
         return np.maximum(total, 0.0)
+
+    def contributions(self, features: Matrix) -> Contributions:
+        """Money: coefficient * standardised value; a feature at its mean adds nothing."""
+        return Contributions("money", self.intercept, self.standardised(features) * self.coefficient)
 
     def standardised(self, features: Matrix) -> FloatArray:
         """What the coefficients are multiplied with, (n, F)."""
@@ -422,6 +530,11 @@ class PurchaseSummary:
     since_first: int
     repeat_value: int
 
+    @property
+    def pattern(self) -> tuple[int, int, int]:
+        """The columns that say when was bought."""
+        return (self.purchase_days, self.first_to_last, self.since_first)
+
     def of(self, features: Matrix) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """x, t_x, T and m, each (n,); who has no purchases (missing values) counts as new on that day."""
 
@@ -450,6 +563,22 @@ class BgNbdMember(Member):
 
         x, t_x, T, m = self._summary.of(features)
         return expected_spend(self._purchases, self._values, x, t_x, T, m, self._horizon_days)
+
+    def contributions(self, features: Matrix) -> Contributions:
+        """Logarithms of expected purchases and of expected value over those of a customer who is new today.
+
+        Only together do x, t_x and T say how often someone buys: each gets a third of it. The value is the column's of m.
+        """
+        x, t_x, T, m = self._summary.of(features)
+        new = (np.zeros(1),) * 3
+        usual = np.log(self._purchases.expected_purchases(*new, self._horizon_days)[0])
+        average = np.log(self._values.mean_value)
+        often = np.log(self._purchases.expected_purchases(x, t_x, T, self._horizon_days)) - usual
+        parts = np.zeros(features.shape)
+        for column in self._summary.pattern:
+            parts[:, column] += often / len(self._summary.pattern)
+        parts[:, self._summary.repeat_value] += np.log(self._values.expected_value(x, m)) - average
+        return Contributions("log", float(usual + average), parts)
 
     def save(self, path: Path) -> None:
         """As JSON: the two models' parameters and where the features are."""
@@ -485,6 +614,8 @@ OUTLOOK_NAMES = (
     "expected_spend_30d",
 )
 """What BG/NBD and Gamma-Gamma say of a customer, as columns for another model."""
+OUTLOOKS_ON_VALUE = ("expected_value", "expected_spend_30d")
+"""Those that are made from the value of purchases; all but the first are made from their pattern."""
 
 
 @dataclass(frozen=True)
@@ -513,6 +644,23 @@ class PurchaseOutlook:
         return np.column_stack(
             [history if features is None else features, *(column.astype(np.float32) for column in columns)]
         )
+
+    def back(self, parts: FloatArray) -> FloatArray:
+        """Contributions to the features alone, (n, F), from those to the features and OUTLOOK_NAMES (n, F + 7).
+
+        What an outlook contributes is shared alike by the columns that it is made from.
+        """
+        n_features = parts.shape[1] - len(OUTLOOK_NAMES)
+        own = parts[:, :n_features].copy()
+        for position, name in enumerate(OUTLOOK_NAMES):
+            columns = self._made_from(name)
+            for column in columns:
+                own[:, column] += parts[:, n_features + position] / len(columns)
+        return own
+
+    def _made_from(self, name: str) -> tuple[int, ...]:
+        value = (self.summary.repeat_value,) if name in OUTLOOKS_ON_VALUE else ()
+        return value if name == OUTLOOKS_ON_VALUE[0] else (*self.summary.pattern, *value)
 
     def as_json(self) -> dict[str, Any]:
         """For a member's file."""
@@ -547,6 +695,11 @@ class LightGBMBgNbdMember(Member):
     def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
         """Money >= 0. Raises BadSummary for features that cannot be."""
         return np.maximum(_lightgbm_values(self._booster, self._outlook.beside(features), threads), 0.0)
+
+    def contributions(self, features: Matrix) -> Contributions:
+        """Logarithms of the trees; what both models say counts for the columns that they said it from."""
+        trees = _lightgbm_contributions(self._booster, self._outlook.beside(features), "log")
+        return Contributions("log", trees.base, self._outlook.back(trees.parts))
 
     def save(self, path: Path) -> None:
         """As JSON: both models' parameters and the booster's text."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ FloatArray = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 
 RULE_HALF_LIFE_DAYS = 120
+MONTH_DAYS, QUARTER_DAYS = 30, 90
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ def spend_history(features: Matrix, names: Sequence[str], targets: Sequence[str]
         return np.maximum(column(name_of(None)) - named, 0.0)
 
     return SpendHistory(
-        last_30_days=money(lambda each: spend_window_name(30, each)),
-        last_90_days=money(lambda each: spend_window_name(90, each)),
+        last_30_days=money(lambda each: spend_window_name(MONTH_DAYS, each)),
+        last_90_days=money(lambda each: spend_window_name(QUARTER_DAYS, each)),
         lifetime=money(lifetime_spend_name),
         decayed_rate=money(lambda each: decayed_rate_name(RULE_HALF_LIFE_DAYS, each)),
         days_since_first=column(DAYS_SINCE_FIRST),
@@ -54,11 +56,14 @@ def spend_history(features: Matrix, names: Sequence[str], targets: Sequence[str]
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule: its name in files, its name for people, and its arithmetic over a history and the training mean."""
+    """A rule: its name in files, its name for people, its arithmetic over a history and the training mean, and the
+    columns it looks at: of money (of everything for None, else of a target), and of days where it divides by them."""
 
     name: str
     title: str
     formula: Callable[[SpendHistory, float], FloatArray]
+    money_column: Callable[[str | None], str] | None = None
+    days_column: str | None = None
 
     def predict(self, history: SpendHistory, mean: float) -> FloatArray:
         """Spend of the next 30 days, (n,); `mean` is the mean of the target over the training rows."""
@@ -68,19 +73,32 @@ class Rule:
 RULES: tuple[Rule, ...] = (
     Rule("zero", "zero", lambda history, mean: np.zeros(len(history.lifetime))),
     Rule("mean", "mean of the training rows", lambda history, mean: np.full(len(history.lifetime), mean)),
-    Rule("last_30_days", "last 30 days", lambda history, mean: history.last_30_days),
-    Rule("last_90_days_over_3", "last 90 days ÷ 3", lambda history, mean: history.last_90_days / 3),
+    Rule(
+        "last_30_days",
+        "last 30 days",
+        lambda history, mean: history.last_30_days,
+        partial(spend_window_name, MONTH_DAYS),
+    ),
+    Rule(
+        "last_90_days_over_3",
+        "last 90 days ÷ 3",
+        lambda history, mean: history.last_90_days / 3,
+        partial(spend_window_name, QUARTER_DAYS),
+    ),
     Rule(
         "lifetime_rate_x_30",
         "lifetime rate × 30",
         lambda history, mean: (
             history.lifetime / np.maximum(history.days_since_first, SHORTEST_TENURE_DAYS) * HORIZON_DAYS
         ),
+        lifetime_spend_name,
+        DAYS_SINCE_FIRST,
     ),
     Rule(
         "decayed_rate",
         f"exponentially weighted rate ({RULE_HALF_LIFE_DAYS} days)",
         lambda history, mean: history.decayed_rate,
+        partial(decayed_rate_name, RULE_HALF_LIFE_DAYS),
     ),
 )
 RULE_BY_NAME = {rule.name: rule for rule in RULES}
