@@ -4,8 +4,8 @@ Serving happens later than the last day that was trained on, so what counts days
 customers than it ever was in training, and the largest customer can be a little larger. A feature therefore counts as
 outside only when it is beyond the trained range by more than a tenth of the range's width; one that counts days by more
 than a tenth or a month, whichever is larger. A value that is missing where none was in training counts too; a feature
-that was always missing (one that models must not learn from is blanked) never does. The calendar of the target window
-needs no rule of its own: a training that uses it has looked at a whole year.
+that was always missing, or that models must not learn from, never does. The calendar of the target window needs no rule
+of its own: a training that uses it has looked at a whole year.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,23 +28,24 @@ MOST_NAMED = 3
 
 
 def trained_ranges(features: Matrix, names: Sequence[str]) -> dict[str, Any]:
-    """For a bundle's metadata: of each feature (n, F) the lowest and highest value that was learned from, and whether
-    any was missing; None where all were."""
+    """For a bundle's metadata: of each feature (n, F) the lowest and highest value, and whether any was missing.
+
+    features: as models learn from them, those that they must not learn from blanked. None where all were missing.
+    """
     return {
-        name: {
-            "low": float(np.nanmin(column)),
-            "high": float(np.nanmax(column)),
-            "missing": bool(np.isnan(column).any()),
-        }
-        if not np.isnan(column).all()
-        else None
+        name: None if np.isnan(column).all() else _range_of(column)
         for name, column in zip(names, features.T, strict=True)
     }
 
 
+def _range_of(column: Matrix) -> dict[str, Any]:
+    missing = bool(np.isnan(column).any())
+    return {"low": float(np.nanmin(column)), "high": float(np.nanmax(column)), "missing": missing}
+
+
 @dataclass(frozen=True)
 class TrainedRanges:
-    """What was trained on, per feature, in the order of `names`: low and high (F,), NaN where it was always missing;
+    """What was trained on, per feature, in the order of `names`: low and high (F,), NaN where there is no range;
     slack (F,), how far beyond either end still counts as inside; missing (F,), whether any value was missing."""
 
     names: tuple[str, ...]
