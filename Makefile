@@ -13,9 +13,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --fork-strategy fewest --pytho
 DATA_DIR ?= pymind_dataset
 PYTEST_OPTIONS ?=
 ACCURACY_OPTIONS ?= --write
+TRUST_OPTIONS ?= --write
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test train sample lint format lock readme accuracy clean
+.PHONY: help setup run test train sample lint format lock readme accuracy trust clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -58,6 +59,9 @@ readme: $(DEV_READY) ## train the default sample, run the tour, and write their 
 
 accuracy: $(BENCH_READY) ## measure on public data beside every peer, into docs/accuracy.md (an hour or two)
 	@$(BIN)/python -m benchmarks.accuracy $(ACCURACY_OPTIONS)
+
+trust: $(BENCH_READY) ## measure intervals, sums, coherence and reasons on public data, into docs/trust.md
+	@$(BIN)/python -m benchmarks.trust $(TRUST_OPTIONS)
 
 clean: ## delete what is made (.venv, var, caches); tables and models stay
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -66,7 +66,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data-set",
         nargs="+",
-        type=_named_path,
+        type=named_data_set,
         default=[("complete_journey", None), ("cdnow", None)],
         metavar="NAME[=PATH]",
         help=f"of {', '.join(DATA_SETS)} (default: those that packages bring)",
@@ -93,7 +93,8 @@ def _peer_names() -> str:
     return ", ".join(peer.name for peer in PEERS)
 
 
-def _named_path(text: str) -> tuple[str, Path | None]:
+def named_data_set(text: str) -> tuple[str, Path | None]:
+    """NAME or NAME=PATH of a command line. Raises argparse's error for a name that is none."""
     name, _, path = text.partition("=")
     if name not in DATA_SETS:
         raise argparse.ArgumentTypeError(f"{name!r} is no data set; they are {', '.join(DATA_SETS)}")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
@@ -16,10 +17,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.public_data import ROOT, Converted, FloatArray, Window
+from benchmarks.trust_record import TrustRecord, load_record
 
 RESULT = "predictions.parquet"
+RECORD = "trust.npz"
 TIMES = "seconds.json"
 CARD = "MODEL_CARD.md"
+RECORDED_BY = (ROOT / "benchmarks" / "trust_record.py", ROOT / "benchmarks" / "trust_reasons.py")
 
 
 class RunFailed(Exception):
@@ -43,14 +47,11 @@ class OurForecast:
 def forecast(
     converted: Converted, window: Window, work: Path, profile: str, threads: int, pipeline: str
 ) -> OurForecast:
-    """Trains as of the window's day and predicts every customer; made once per content of tables and pipeline.
+    """Trains as of the window's day and predicts every customer. Raises what `kept_run` raises.
 
-    pipeline: its fingerprint when all this began. Raises RunFailed, also when a customer with purchases before the day has
-    no prediction, or when the pipeline is not the same any more: a table must not mix two versions of it.
+    Raises RunFailed also when a customer with purchases before the day has no prediction.
     """
-    folder = work / window.day.isoformat() / f"ours-{profile}-{converted.fingerprint}-{pipeline}"
-    if not folder.is_dir():
-        _run(converted, window.day, folder, profile, threads, pipeline)
+    folder = kept_run(converted, window.day, work, profile, threads, pipeline)
     answers = pd.read_parquet(folder / RESULT).set_index("customer_id").reindex(window.customer_ids)
     missing = answers["predicted_total_spend"].isna()
     if missing.any():
@@ -68,16 +69,38 @@ def forecast(
     )
 
 
+def record_at(converted: Converted, day: date, work: Path, profile: str, threads: int, pipeline: str) -> TrustRecord:
+    """What trust is measured on, of the same run that `forecast` reads. Raises what `kept_run` raises."""
+    return load_record(kept_run(converted, day, work, profile, threads, pipeline) / RECORD)
+
+
+def kept_run(converted: Converted, day: date, work: Path, profile: str, threads: int, pipeline: str) -> Path:
+    """The folder of what is kept of a run as of `day`, made once per content of tables, pipeline and what is kept.
+
+    pipeline: its fingerprint when all this began. Raises RunFailed, also when it is not the same any more: a table must
+    not mix two versions of it.
+    """
+    made_of = "-".join((profile, converted.fingerprint, pipeline, _digest(RECORDED_BY)[:6]))
+    folder = work / day.isoformat() / f"ours-{made_of}"
+    if not folder.is_dir():
+        _run(converted, day, folder, profile, threads, pipeline)
+    return folder
+
+
 def _numbers(column: "pd.Series[float]") -> FloatArray:
     return pd.to_numeric(column).to_numpy(np.float64)
 
 
 def pipeline_fingerprint() -> str:
     """The content of everything that our forecasts depend on besides the tables."""
+    return _digest([*sorted((ROOT / "ml_pipeline").glob("*.py")), ROOT / "requirements.txt"])[:12]
+
+
+def _digest(files: Sequence[Path]) -> str:
     digest = sha256()
-    for file in [*sorted((ROOT / "ml_pipeline").glob("*.py")), ROOT / "requirements.txt"]:
+    for file in files:
         digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()
 
 
 def _run(converted: Converted, day: date, folder: Path, profile: str, threads: int, pipeline: str) -> None:
@@ -92,8 +115,10 @@ def _run(converted: Converted, day: date, folder: Path, profile: str, threads: i
         shared += ["--threads", str(threads)]
         training = ["ml_pipeline.run_pipeline", *shared, "--profile", profile, "--work", str(scratch / "work")]
         predicting = ["ml_pipeline.predict", *shared, "--ids", str(ids), "--out", str(result)]
+        recording = ["benchmarks.trust_record", "--models", str(models), "--out", str(staged / RECORD)]
         log = folder.parent / f"{folder.name}.log"
         seconds = {"training": _timed(training, log, threads), "prediction": _timed(predicting, log, threads)}
+        _timed(recording, log, threads)
         if pipeline_fingerprint() != pipeline:
             raise RunFailed(
                 "ml_pipeline/*.py changed while it ran, and a table must not mix two versions; run it again."
