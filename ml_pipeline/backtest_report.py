@@ -1,4 +1,4 @@
-"""What the backtest says, as plain JSON values: every candidate's metrics, rules first, probability and intervals."""
+"""What the backtest says, as plain JSON values: every candidate's metrics, rules first; probability, intervals, subgroups."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -19,21 +19,23 @@ from ml_pipeline.backtest import (
 from ml_pipeline.calibration import AS_IT_IS, reliability
 from ml_pipeline.candidates import RULE
 from ml_pipeline.features import DAYS_SINCE_LAST, TOTAL_TRANSACTIONS, transaction_count_name
-from ml_pipeline.intervals import fit_intervals
+from ml_pipeline.interval_report import JudgedIntervals, judge_intervals, report_intervals
 from ml_pipeline.metrics import (
     bias,
     capped_r2,
     d2,
     decile_mape,
+    decile_of,
     exceeding_share,
     normalised_gini,
-    score_interval,
     score_probability,
     score_spend,
 )
+from ml_pipeline.reconciliation_report import report_reconciliation
 from ml_pipeline.rules import purchase_heuristic
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.snapshot import money_columns
+from ml_pipeline.subgroups import Regions, ReportedRows, group_by_activity, report_subgroups
 from ml_pipeline.training_set import Observations
 
 FloatArray = npt.NDArray[np.float64]
@@ -61,10 +63,18 @@ def fit_seconds(backtest: Backtest) -> dict[str, dict[str, float]]:
     } | {"purchase": {backtest.purchase.learner.name: backtest.purchase.seconds}}
 
 
-def report_backtest(backtest: Backtest, observations: Observations, targets: Sequence[str]) -> dict[str, Any]:
-    """The outcome as plain JSON values: per target every candidate's metrics, rules first; probability; intervals."""
+def report_backtest(
+    backtest: Backtest, observations: Observations, targets: Sequence[str], regions: Regions | None = None
+) -> dict[str, Any]:
+    """The outcome as plain JSON values: per target every candidate's metrics, rules first; probability; intervals.
+
+    regions: of the store that each customer uses most (`subgroups.find_regions`), on the report windows.
+    """
     plan = backtest.plan
     populations = _populations(observations, plan.report)
+    active = populations[ACTIVE]
+    told = _probabilities(backtest, observations)
+    intervals = judge_intervals(backtest, observations, targets)
     return {
         "calibration_days": [day.isoformat() for day in plan.calibration],
         "selection_days": [day.isoformat() for day in plan.selection],
@@ -81,10 +91,12 @@ def report_backtest(backtest: Backtest, observations: Observations, targets: Seq
         "categories_exceed_total": {
             name: _report_exceeding(backtest, rows, targets) for name, rows in populations.items()
         },
-        "probability": _report_probability(backtest, observations, populations),
-        "intervals": {
-            target: _report_interval(backtest, observations, target, populations) for target in money_columns(targets)
-        },
+        "tried": {target: _report_tried(contest) for target, contest in backtest.contests.items()},
+        "reconciliation": report_reconciliation(backtest.agreement, money_columns(targets)),
+        "deciles": {target: _report_deciles(backtest, observations, target) for target in money_columns(targets)},
+        "probability": _report_probability(backtest, observations, populations, told),
+        "intervals": report_intervals(intervals, backtest, observations, active),
+        "subgroups": report_subgroups(_reported_rows(backtest, observations, told["served"], regions, intervals)),
     }
 
 
@@ -200,6 +212,77 @@ def _spread_of(draws: Sequence[tuple[float, float]]) -> dict[str, float | None]:
     return {"own": float(own), "lead": float(lead)}
 
 
+def _report_tried(contest: Contest) -> dict[str, Any]:
+    """Every candidate that was judged and does not serve, the highest score first, and those that could not be judged.
+
+    behind: the score of what serves minus its own, on the selection windows; below 0 where it scored more and was not
+    preferred (`SELECTION_RULE`).
+    """
+    best = contest.scores[contest.served.name]
+    losers = [each for each in contest.candidates if each.name in contest.scores and each.name != contest.served.name]
+    return {
+        "served": contest.served.name,
+        "score": best,
+        "lost": [
+            {
+                "name": each.name,
+                "kind": each.kind,
+                "score": contest.scores[each.name],
+                "behind": best - contest.scores[each.name],
+            }
+            for each in sorted(losers, key=lambda candidate: -contest.scores[candidate.name])
+        ],
+        "left_out": [{"name": each.name, "why": each.left_out} for each in contest.candidates if each.left_out],
+    }
+
+
+def _report_deciles(backtest: Backtest, observations: Observations, target: str) -> list[dict[str, Any]]:
+    """By tenth of what is served, lowest first, report windows pooled: rows, mean predicted, mean actual, share spending.
+
+    Tenths that nobody is in (of fewer than ten rows) are left out.
+    """
+    days = backtest.plan.report
+    actual, predicted = pooled(observations.spend[target], days, observations), served_on(backtest, days, target)
+    tenths = decile_of(predicted)
+    return [
+        {
+            "tenth": number,
+            "rows": int(rows.sum()),
+            "predicted": float(predicted[rows].mean()),
+            "actual": float(actual[rows].mean()),
+            "share_spending": float((actual[rows] > 0).mean()),
+        }
+        for number in range(1, 11)
+        if (rows := tenths == number - 1).any()
+    ]
+
+
+def _reported_rows(
+    backtest: Backtest,
+    observations: Observations,
+    probability: Mapping[date, FloatArray],
+    regions: Regions | None,
+    intervals: JudgedIntervals,
+) -> ReportedRows:
+    """What subgroups are measured on: the total, as it is served, on the report windows one behind the other."""
+    days = backtest.plan.report
+    customer = np.concatenate([observations.customer_id[observations.on(day)] for day in days])
+    rule = backtest.contests[TOTAL_TARGET].best_rule.predicted
+    lower, upper = intervals.pooled_ends(TOTAL_TARGET, days)
+    return ReportedRows(
+        customer=customer,
+        actual=pooled(observations.spend[TOTAL_TARGET], days, observations),
+        predicted=served_on(backtest, days, TOTAL_TARGET),
+        rule=np.concatenate([rule[day] for day in days]),
+        lower=lower,
+        upper=upper,
+        bought=pooled(observations.bought, days, observations),
+        probability=np.concatenate([probability[day] for day in days]),
+        activity=group_by_activity(observations, days),
+        region=np.concatenate([regions[day] for day in days]) if regions else np.full(len(customer), ""),
+    )
+
+
 def _report_exceeding(backtest: Backtest, rows: Rows, targets: Sequence[str]) -> dict[str, float | None]:
     """Share of customers whose named categories exceed the total: as served, before the parts are scaled, of best rules."""
 
@@ -221,7 +304,10 @@ def _report_exceeding(backtest: Backtest, rows: Rows, targets: Sequence[str]) ->
 
 
 def _report_probability(
-    backtest: Backtest, observations: Observations, populations: Mapping[str, Rows]
+    backtest: Backtest,
+    observations: Observations,
+    populations: Mapping[str, Rows],
+    told: Mapping[str, Mapping[date, FloatArray]],
 ) -> dict[str, Any]:
     """Calibrated on the windows before, measured on the report windows, beside what is simpler; windows pooled.
 
@@ -229,7 +315,6 @@ def _report_probability(
     the customers active in the last 90 days, where there are any.
     """
     days = backtest.plan.report
-    told = _probabilities(backtest, observations)
     outcome = {day: observations.bought[observations.on(day)] for day in days}
 
     def measure(rows: Rows) -> dict[str, Any]:
@@ -273,20 +358,3 @@ def _probabilities(backtest: Backtest, observations: Observations) -> dict[str, 
     calibrated = {day: calibration.apply(each) for day, each in raw.items()}
     served = calibrated if backtest.purchase_serves else told["rate"]
     return {**told, "uncalibrated": raw, "calibrated": calibrated, "served": served}
-
-
-def _report_interval(
-    backtest: Backtest, observations: Observations, target: str, populations: Mapping[str, Rows]
-) -> dict[str, Any]:
-    """Learned on the selection windows, measured on the report windows; of everyone, and of the active ones."""
-    selection, report = backtest.plan.selection, backtest.plan.report
-    intervals = fit_intervals(
-        pooled(observations.spend[target], selection, observations), served_on(backtest, selection, target)
-    )
-    actual, predicted = pooled(observations.spend[target], report, observations), served_on(backtest, report, target)
-    ends = intervals.around(predicted)
-    active = np.concatenate([populations[ACTIVE][day] for day in report])
-    result: dict[str, Any] = {**score_interval(actual, predicted, *ends)}
-    if active.any():
-        result[ACTIVE] = score_interval(actual[active], predicted[active], *(end[active] for end in ends))
-    return result

@@ -12,10 +12,10 @@ from ibis.backends.duckdb import Backend
 
 from ml_pipeline.data_report import CleaningReport
 from ml_pipeline.judging import Judge
-from ml_pipeline.reference_tables import clean_customers, clean_keys, clean_products
+from ml_pipeline.reference_tables import clean_customers, clean_keys, clean_products, clean_stores
 from ml_pipeline.sales_headers import finish_headers, judge_headers
 from ml_pipeline.sales_lines import clean_lines
-from ml_pipeline.schema import LOYALTY_RULES, PROMOTIONS, STORES, TABLES, DatasetConfig
+from ml_pipeline.schema import LOYALTY_RULES, PROMOTIONS, TABLES, DatasetConfig
 from ml_pipeline.tables import RawTables
 
 
@@ -24,7 +24,7 @@ class CleanTables:
     """The kept rows of each table (None = the shop has no such table), and what was set aside.
 
     customers: customer_id, customer_since (date, null). products: product_id, category ('' = none), price_units.
-    stores: store_id. promotions: promotion_id. headers: row_number, transaction_id, customer_id, store_id ('' = none),
+    stores: store_id, region ('' = unknown). promotions: promotion_id. headers: row_number, transaction_id, customer_id, store_id ('' = none),
     day, total_units, line_count, lines_units. lines: row_number, header_row, transaction_id, product_id ('' = none),
     category, quantity_milli and amount_units (signed), has_promotion, outlier. quarantine, for tables of which rows were
     set aside: row_number, rule and the raw text columns, personal ones redacted.
@@ -54,7 +54,8 @@ def clean_tables(engine: Backend, raw: RawTables, config: DatasetConfig, as_of: 
     report.missing = _missing(raw)
     customers = clean_customers(judge)
     products = clean_products(judge)
-    stores, promotions, _ = (clean_keys(judge, table.name) for table in (STORES, PROMOTIONS, LOYALTY_RULES))
+    stores = clean_stores(judge)
+    promotions, _ = (clean_keys(judge, table.name) for table in (PROMOTIONS, LOYALTY_RULES))
     judged, last_day = judge_headers(judge)
     lines = clean_lines(judge, judged, products, promotions)
     headers = finish_headers(judge, judged, lines, customers, stores)

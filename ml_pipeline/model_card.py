@@ -4,6 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_pipeline.card_sections import (
+    candidate_title,
+    deciles_section,
+    images,
+    intervals_section,
+    limits_section,
+    subgroups_section,
+    tried_section,
+)
+from ml_pipeline.card_text import plain_name, render_number, render_share, render_table, shown_targets
+from ml_pipeline.known_limits import known_limits
+from ml_pipeline.plots import plot_paths
 from ml_pipeline.rules import RULE_BY_NAME
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import SEGMENTS, money_columns
@@ -12,18 +24,21 @@ _OF_ITS_KIND = (
     "What serves is then fitted anew on all {days} days, and corrections, calibration and usual shares learn from the report "
     "windows too: the figures of this card are of its kind and not of itself."
 )
-_HOW_TO_READ = (
-    "- **bias** = Σ predicted / Σ actual: 1 is right in sum. MAE is never read without it: predicting nearly nothing can win MAE.\n"
-    "- **capped R²**: both sides clipped at the 99.5th percentile of actual spend, so that one wholesale order does not decide.\n"
-    "- **D²**: share of Tweedie deviance (power 1.5) explained, predictions floored at 1 % of the actual mean.\n"
-    "- **nGini**: how well customers are ranked, 1 as the truth would, 0 at random. **Spearman** is a rank correlation.\n"
-    "- **decile MAPE**: by tenth of prediction, mean predicted against mean actual; 0 is right at every level. Denominators "
-    "are floored at 5 % of the actual mean.\n"
-    "- **bootstrap SD**: how far chance alone moves a figure when customers are drawn anew. How one month differs from "
-    "another is not in it; for that look at the windows side by side.\n"
-    "- Names: `rate` learns on top of the customer's own past rate; a `hurdle` is the probability of buying times the amount "
+HOW_TO_READ = (
+    "**bias** = Σ predicted / Σ actual: 1 is right in sum. MAE is never read without it: predicting nearly nothing can win MAE.",
+    "**capped R²**: both sides clipped at the 99.5th percentile of actual spend, so that one wholesale order does not decide.",
+    "**D²**: share of Tweedie deviance (power 1.5) explained, predictions floored at 1 % of the actual mean.",
+    "**nGini**: how well customers are ranked, 1 as the truth would, 0 at random. **Spearman** is a rank correlation.",
+    "**decile MAPE**: by tenth of prediction, mean predicted against mean actual; 0 is right at every level. Denominators "
+    "are floored at 5 % of the actual mean.",
+    "**bootstrap SD**: how far chance alone moves a figure when customers are drawn anew. How one month differs from "
+    "another is not in it; for that look at the windows side by side.",
+    "**AUC**: how often a buyer has the higher probability of two customers, 0.5 at random. **Brier**: mean squared error of "
+    "the probability, lower is better.",
+    "**below**, **above**: share of customers who spent less, or more, than their 80 % interval says; 10 % each is asked for.",
+    "Names: `rate` learns on top of the customer's own past rate; a `hurdle` is the probability of buying times the amount "
     "of a purchase; `calibrated` is corrected by what it was wrong by on earlier windows; `share of total` is the usual share "
-    "of the customer times the served total; `a + b` is the mean of both."
+    "of the customer times the served total; `a + b` is the mean of both.",
 )
 METRIC_TITLES = {
     "mae": "MAE",
@@ -42,30 +57,50 @@ POPULATION_TITLES = {
 }
 
 
+def complete_report(
+    backtest: Mapping[str, Any], content: Mapping[str, Any], data_report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The backtest with everything else that the card says: the card can be written from it and the metadata alone.
+
+    content: a bundle's metadata. Adds `data`, `verdicts` (one per target), `limits` and `how_to_read` as sentences, and
+    `plots`, by kind the paths relative to the card.
+    """
+    facts = {name: data_report.get(name) for name in ("first_day", "last_day")}
+    counted = ("rows_in", "kept", "quarantined", "money_quarantined")
+    tables = {name: {key: table[key] for key in counted} for name, table in data_report["tables"].items()}
+    report = {**backtest, "data": {**facts, "tables": tables}}
+    return {
+        **report,
+        "verdicts": {target: verdict_of(contest) for target, contest in backtest["targets"].items()},
+        "limits": known_limits(content, report),
+        "how_to_read": list(HOW_TO_READ),
+        "plots": plot_paths(shown_targets(backtest["deciles"])),
+    }
+
+
 def write_model_card(
-    path: Path,
-    content: Mapping[str, Any],
-    backtest: Mapping[str, Any],
-    data_report: Mapping[str, Any],
-    targets: Sequence[str],
+    path: Path, content: Mapping[str, Any], performance: Mapping[str, Any], targets: Sequence[str]
 ) -> None:
-    """Writes the card as Markdown from a bundle's metadata, its backtest and the data report; nothing is computed here."""
+    """Writes the card as Markdown from a bundle's metadata and its `complete_report`; nothing is computed here."""
     sections = [
-        _summary(content, backtest),
-        _data(content, data_report),
-        _windows(content, backtest),
-        _leaks(backtest),
-        _served(content, backtest, targets),
-        f"## How to read the tables\n\n{_HOW_TO_READ}",
+        _summary(content, performance),
+        _data(content, performance["data"]),
+        _windows(content, performance),
+        _leaks(performance),
+        _served(content, performance, targets),
+        "\n".join(["## How to read the tables", "", *(f"- {sentence}" for sentence in performance["how_to_read"])]),
         *(
-            _target_table(target, backtest, population)
+            _target_table(target, performance, population)
             for target in targets_of(targets)
             for population in POPULATION_TITLES
         ),
-        _exceeding(backtest, targets),
-        _probability(backtest),
-        _intervals(backtest, targets),
-        _limits(content),
+        tried_section(performance),
+        deciles_section(performance),
+        _exceeding(performance, targets),
+        _probability(performance),
+        intervals_section(performance),
+        subgroups_section(performance),
+        limits_section(performance),
     ]
     path.write_text("\n\n".join(sections) + "\n", "utf-8")
 
@@ -75,25 +110,11 @@ def targets_of(targets: Sequence[str]) -> tuple[str, ...]:
     return money_columns(targets) if targets else (TOTAL_TARGET,)
 
 
-def render_number(value: float | None) -> str:
-    """A metric for people: '–' where it is not defined."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
-
-
-def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns after the first are numbers."""
-    lines = [" | ".join(header), " | ".join(["---", *["---:"] * (len(header) - 1)])]
-    lines += [" | ".join(row) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 def candidate_rows(contest: Mapping[str, Any], population: str) -> list[list[str]]:
     """One row per candidate, rules first, then what is served after reconciliation; the served one is marked."""
     rows = []
     for candidate in contest["candidates"]:
-        title = RULE_BY_NAME[candidate["name"]].title if candidate["kind"] == "rule" else _plain(candidate["name"])
+        title = candidate_title(candidate)
         mark = " ← serves" if candidate["name"] == contest["served"] else ""
         if candidate["metrics"] is None:
             continue
@@ -116,7 +137,7 @@ def verdict_of(contest: Mapping[str, Any]) -> str:
     names = METRIC_TITLES
     won = [names[metric] for metric, better in held.items() if better]
     lost = [names[metric] for metric, better in held.items() if not better]
-    text = f"{_plain(contest['served'])} beat the best simple rule ({rule}) on the selection windows{_margin(contest)} and serves."
+    text = f"{plain_name(contest['served'])} beat the best simple rule ({rule}) on the selection windows{_margin(contest)} and serves."
     if won:
         text += f" On the report windows it is better on {' and '.join(won)}."
     if lost:
@@ -160,7 +181,7 @@ def _summary(content: Mapping[str, Any], backtest: Mapping[str, Any]) -> str:
         f"(nothing on or after that day was read), profile `{content['profile']}`, on {trained['observations']:,} observations: "
         f"{trained['customers']:,} customers at {trained['as_of_days']} days from {trained['first_as_of']} to "
         f"{trained['last_as_of']}, {len(content['features'])} features.{_sampled(content)}\n\n"
-        f"**Total:** {verdict_of(backtest['targets']['total'])}"
+        f"**Total:** {backtest['verdicts']['total']}"
     )
 
 
@@ -242,7 +263,7 @@ def _served(content: Mapping[str, Any], backtest: Mapping[str, Any], targets: Se
     for target in targets_of(targets):
         cap = content["serving"][target]["cap"]
         lines.append(
-            f"- **{target}**: {verdict_of(backtest['targets'][target])} Predictions are capped at {cap:,.0f} "
+            f"- **{target}**: {backtest['verdicts'][target]} Predictions are capped at {cap:,.0f} "
             f"({content['serving'][target]['cap_multiple']:g} × the largest 30-day spend seen)."
         )
     low, high = content["segments"]["thresholds"]
@@ -296,7 +317,7 @@ def _target_table(target: str, backtest: Mapping[str, Any], population: str) -> 
     if population == "all":
         lines += _spread(contest)
         lines += [
-            f"- {_plain(candidate['name'])} was left out: {candidate['left_out']}"
+            f"- {plain_name(candidate['name'])} was left out: {candidate['left_out']}"
             for candidate in contest["candidates"]
             if candidate["left_out"]
         ]
@@ -326,11 +347,6 @@ def _spread(contest: Mapping[str, Any]) -> list[str]:
     return ["Window by window:", "", render_table(["", *(METRIC_TITLES[metric] for metric in noise)], rows), ""]
 
 
-def _plain(name: str) -> str:
-    """A candidate's name for people."""
-    return name.replace("_", " ")
-
-
 def _exceeding(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
     """How often the parts say more than the whole."""
     header = ["", *POPULATION_TITLES.values()]
@@ -341,15 +357,11 @@ def _exceeding(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
     }
     shares = backtest["categories_exceed_total"]
     rows = [
-        [title, *(_share(shares[population][name]) for population in POPULATION_TITLES)]
+        [title, *(render_share(shares[population][name]) for population in POPULATION_TITLES)]
         for name, title in titles.items()
     ]
     text = render_table(header, rows) if targets else "There are no named categories."
     return f"## Customers whose named categories exceed the total\n\n{text}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 _PROBABILITIES = {
@@ -382,6 +394,7 @@ def _probability(backtest: Mapping[str, Any]) -> str:
     ]
     sections += [
         "Reliability of the served probability, by tenth:",
+        *images(backtest, "reliability", "Share that bought against mean predicted probability, by tenth"),
         render_table(["tenth", "customers", "mean predicted", "share that bought"], tenths),
     ]
     return "\n\n".join(sections)
@@ -438,7 +451,7 @@ def beside_card(timings: Mapping[str, Mapping[str, float]] | None, ceiling: Mapp
     if timings:
         names = list(dict.fromkeys(name for models in timings.values() for name in models))
         rows = [
-            [_plain(name), *(f"{models[name]:.1f}" if name in models else "" for models in timings.values())]
+            [plain_name(name), *(f"{models[name]:.1f}" if name in models else "" for models in timings.values())]
             for name in names
         ]
         sections.append(
@@ -446,45 +459,3 @@ def beside_card(timings: Mapping[str, Mapping[str, float]] | None, ceiling: Mapp
             + render_table(["", *timings], rows)
         )
     return "".join(f"\n{section}\n" for section in sections)
-
-
-def _intervals(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
-    header = ["", "covered", "below", "above", "most below in a decile", "most above in a decile"]
-    rows = []
-    for target in targets_of(targets):
-        interval = backtest["intervals"][target]
-        rows.append(_coverage(target, interval))
-        if "active_90d" in interval:
-            rows.append(_coverage(f"{target}, active in the last 90 days", interval["active_90d"]))
-    total = backtest["intervals"][TOTAL_TARGET]
-    deciles = [
-        [str(number), f"{1 - below - above:.1%}", f"{below:.1%}", f"{above:.1%}"]
-        for number, (below, above) in enumerate(
-            zip(total["below_by_decile"], total["above_by_decile"], strict=True), start=1
-        )
-    ]
-    return (
-        "## 80 % intervals\n\nLearned on the selection windows, measured on the report windows; what serves learns from "
-        "both. Each side should miss 10 %; below can miss nobody where the lower end is 0, so more than 80 % may be covered."
-        f"\n\n{render_table(header, rows)}\n\n"
-        "The total by tenth of prediction, lowest first:\n\n"
-        f"{render_table(['tenth', 'covered', 'below', 'above'], deciles)}"
-    )
-
-
-def _coverage(title: str, interval: Mapping[str, Any]) -> list[str]:
-    return [
-        title,
-        *(f"{interval[key]:.1%}" for key in ("covered", "below", "above")),
-        *(f"{max(interval[f'{side}_by_decile']):.1%}" for side in ("below", "above")),
-    ]
-
-
-def _limits(content: Mapping[str, Any]) -> str:
-    return (
-        "## Known limits\n\n"
-        "- The categories are scaled to the total; the total itself is not changed by them.\n"
-        "- Intervals are about one customer; they must not be added up over customers.\n"
-        "- Known customers without any purchase get one answer per registration age.\n"
-        f"- What happens after {content['as_of']} (new prices, a closed store) is not known to the model."
-    )

@@ -45,7 +45,7 @@ class Prepared:
     """What training and serving start from; the tables live in the engine that made them.
 
     purchases, customers: see `purchases.py`. last_day: of the data. as_of: the given one, or the day after last_day.
-    report: as in data_report.json. out_dir: where the files are.
+    report: as in data_report.json. out_dir: where the files are. stores: store_id, region ('' = unknown); None without.
     """
 
     purchases: ir.Table
@@ -55,6 +55,7 @@ class Prepared:
     as_of: date
     report: dict[str, object]
     out_dir: Path
+    stores: ir.Table | None = None
 
 
 def prepare_dataset(
@@ -88,7 +89,7 @@ def prepare_dataset(
         stage.advance()
     prepared_as_of = clean.report.as_of
     assert prepared_as_of is not None
-    return Prepared(purchases, customers, config, clean.last_day, prepared_as_of, report, out_dir)
+    return Prepared(purchases, customers, config, clean.last_day, prepared_as_of, report, out_dir, clean.stores)
 
 
 def _write(

@@ -7,7 +7,7 @@ import ibis.expr.types as ir
 
 from ml_pipeline.amounts import with_amount
 from ml_pipeline.judging import Judge, first_rule, given
-from ml_pipeline.schema import CUSTOMERS, MAX_ID_LENGTH, PRODUCTS, TABLES
+from ml_pipeline.schema import CUSTOMERS, MAX_ID_LENGTH, PRODUCTS, STORES, TABLES
 from ml_pipeline.tables import drop_tables, id_of, materialise, text_of
 
 
@@ -50,6 +50,22 @@ def clean_products(judge: Judge) -> ir.Table | None:
     judge.note_empty(kept.mutate(category=kept.category.nullif("")), "category", PRODUCTS, "product_category")
     judge.note_empty(kept, "price_units", PRODUCTS, "unit_price")
     return _keep(judge, kept.select("product_id", "category", "price_units"), judged, PRODUCTS.name)
+
+
+def clean_stores(judge: Judge) -> ir.Table | None:
+    """store_id, region ('' = unknown); None without the table.
+
+    Spellings that differ in case only are one region, written as in the first row that names it.
+    """
+    if STORES.name not in judge.raw:
+        return None
+    rows = judge.raw[STORES.name]
+    region = text_of(rows.store_region) if "store_region" in rows.columns else ibis.literal("")
+    selected = rows.select("row_number", store_id=id_of(rows.store_id), region=region)
+    kept, judged = _keep_keys(judge, selected, STORES.name)
+    same = ibis.window(group_by=kept.region.lower())
+    spelled = kept.region.argmin(kept.row_number).over(same)
+    return _keep(judge, kept.select("store_id", region=spelled), judged, STORES.name)
 
 
 def clean_keys(judge: Judge, table: str) -> ir.Table | None:

@@ -17,7 +17,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import ibis
 import numpy as np
 import numpy.typing as npt
 from ibis.backends.duckdb import Backend
@@ -51,13 +50,14 @@ from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import BadSampleRequest, NotEnoughHistory, PipelineError
 from ml_pipeline.guardrails import trained_ranges
 from ml_pipeline.interval_report import learn_intervals, served_probability
-from ml_pipeline.intervals import COVERAGE
 from ml_pipeline.leak_checks import LeakReport, check_for_leaks
 from ml_pipeline.learners import Effort, Learner
 from ml_pipeline.members import Member
 from ml_pipeline.metrics import score_spend
-from ml_pipeline.model_card import beside_card, write_model_card
+from ml_pipeline.model_card import beside_card, complete_report, write_model_card
 from ml_pipeline.never_bought import never_bought_prior
+from ml_pipeline.plots import FOLDER as PLOTS
+from ml_pipeline.plots import draw_plots
 from ml_pipeline.predictor import (
     CAP_MULTIPLE,
     GOLDEN,
@@ -74,6 +74,7 @@ from ml_pipeline.sample_ceiling import SampleTruth, find_sample_truth, sample_ce
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.search import search_shape
 from ml_pipeline.snapshot import money_columns
+from ml_pipeline.subgroups import find_regions
 from ml_pipeline.targets import net_floor_report
 from ml_pipeline.training_set import (
     Observations,
@@ -91,7 +92,7 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 SEGMENT_QUANTILES = (0.5, 0.8)
-LIBRARIES = ("xgboost", "lightgbm", "scikit-learn", "numpy", "duckdb", "ibis-framework")
+LIBRARIES = ("xgboost", "lightgbm", "scikit-learn", "numpy", "duckdb", "ibis-framework", "matplotlib")
 INTEGRATORS = (XGBOOST, LIGHTGBM)
 ENHANCED_METADATA = "model_metadata_enhanced.json"
 CARD = "MODEL_CARD.md"
@@ -180,7 +181,8 @@ def train(
     profile = replace(profile, effort=replace(profile.effort, shape=search.chosen))
     with progress.stage("backtest", count_fits(plan, targets, thorough=profile.thorough)) as stage:
         backtest = run_backtest(observations, plan, targets, profile.effort, stage, thorough=profile.thorough)
-        report = {**report_backtest(backtest, observations, targets), "leaks": learning.leaks.as_json()}
+        regions = find_regions(engine, prepared.purchases, prepared.stores, observations, plan.report)
+        report = {**report_backtest(backtest, observations, targets, regions), "leaks": learning.leaks.as_json()}
     with progress.stage("final models", len(_final_fits(backtest, targets))) as stage:
         members = _fit_final(backtest, observations, targets, profile.effort, stage)
     with progress.stage("bundle and snapshot", 3) as stage:
@@ -377,9 +379,13 @@ def _write_bundle(
         draft = Predictor(BundleMetadata("draft", content), {each.name: each.member for each in members})
         golden = np.linspace(0, len(observations) - 1, min(GOLDEN_ROWS, len(observations))).astype(int)
         save_golden(draft, observations.features[golden], staging / GOLDEN)
-        (staging / "backtest.json").write_text(json.dumps(report, indent=1, allow_nan=False), "utf-8")
+        performance = complete_report(report, content, prepared.report)
+        (staging / "backtest.json").write_text(json.dumps(performance, indent=1, allow_nan=False), "utf-8")
         (staging / "data_report.json").write_text(json.dumps(prepared.report, indent=1, default=str), "utf-8")
-        write_model_card(staging / CARD, content, report, prepared.report, targets)
+        (staging / PLOTS).mkdir()
+        for name, picture in draw_plots(performance, content["currency"]).items():
+            (staging / name).write_bytes(picture)
+        write_model_card(staging / CARD, content, performance, targets)
         return seal_bundle(staging, models_dir, content, beside)
 
 
@@ -509,11 +515,13 @@ def _lay_out(models_dir: Path, pair: ServingPair) -> None:
     content = json.loads((folder / "metadata.json").read_text("utf-8"))
     offered = {name: each for name, each in content["members"].items() if each["integrators"]}
     copies = {Path(each["file"]).name: (folder / each["file"]).read_bytes() for each in offered.values()}
+    copies |= {name: (folder / name).read_bytes() for name in content["files"] if Path(name).parts[0] == PLOTS}
     copies[CARD] = (folder / CARD).read_bytes() + beside_card(
         **{name: _read_json(folder / f"{name}.json") for name in ("timings", "ceiling")}
     ).encode()
     copies[ENHANCED_METADATA] = json.dumps(_for_integrators(content, offered), indent=1, ensure_ascii=False).encode()
     stale = _laid_out(models_dir) - set(copies)
+    (models_dir / PLOTS).mkdir(exist_ok=True)
     for name, body in copies.items():
         write_atomically(models_dir / name, body)
     for name in stale:
@@ -526,10 +534,11 @@ def _read_json(path: Path) -> Any:
 
 
 def _laid_out(models_dir: Path) -> set[str]:
-    """The names of the boosters that the last promotion copied, as its metadata lists them."""
+    """The names of the boosters and plots that the last promotion copied, as its metadata lists them."""
     try:
         content = json.loads((models_dir / ENHANCED_METADATA).read_text("utf-8"))
-        return {Path(each["file"]).name for each in content["models"].values()}
+        boosters = {Path(each["file"]).name for each in content["models"].values()}
+        return boosters | {f"{PLOTS}/{Path(name).name}" for name in content.get("plots", ())}
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
@@ -549,6 +558,7 @@ def _for_integrators(content: Mapping[str, Any], offered: Mapping[str, Any]) -> 
             for name, each in offered.items()
         },
         "served": {name: each["name"] for name, each in content["serving"].items()},
+        "plots": sorted(name for name in content["files"] if Path(name).parts[0] == PLOTS),
         "libraries": content["libraries"],
     }
 

@@ -16,7 +16,7 @@ from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import FeatureLeak
 from ml_pipeline.features import DAYS_SINCE_LAST, TOTAL_TRANSACTIONS, transaction_count_name
 from ml_pipeline.metrics import capped_r2, decile_mape, exceeding_share, normalised_gini
-from ml_pipeline.model_card import write_model_card
+from ml_pipeline.model_card import complete_report, write_model_card
 from ml_pipeline.prepare import prepare_dataset
 from ml_pipeline.progress import Progress
 from ml_pipeline.sample_data import write_sample_tables
@@ -236,7 +236,8 @@ def card_of(report, tmp_path, **content):
         "never_bought": {"observations": 0, "ages": {"unknown": {"upper": {"total": 1.0}}}},
     } | content
     found = {**report, "leaks": {"summary": "clean"}}
-    write_model_card(tmp_path / "card.md", facts, found, {"last_day": "2025-05-31", "tables": {}}, ("grocery",))
+    performance = complete_report(found, facts, {"last_day": "2025-05-31", "tables": {}})
+    write_model_card(tmp_path / "card.md", facts, performance, ("grocery",))
     return (tmp_path / "card.md").read_text()
 
 

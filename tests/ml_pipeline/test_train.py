@@ -17,7 +17,7 @@ from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import FeatureLeak
 from ml_pipeline.features import CALENDAR_FEATURES, feature_names
 from ml_pipeline.formulas import members_of
-from ml_pipeline.model_card import write_model_card
+from ml_pipeline.model_card import complete_report, write_model_card
 from ml_pipeline.prepare import prepare_dataset
 from ml_pipeline.progress import Progress
 from ml_pipeline.registration import REGISTRATION_AGES
@@ -185,9 +185,9 @@ def test_the_card_says_how_often_and_how_much_the_floor_at_0_took_in_net_mode(tr
     assert floor["total"] == {"rows": 3, "floored_rows": 2, "floored_money": 34.5}
     assert net_floor(trained_shop.engine, trained_shop.prepared, days, ()) is None
     metadata = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content
-    write_model_card(
-        tmp_path / "card.md", {**metadata, "net_floor": floor}, trained_shop.report, trained_shop.prepared.report, ()
-    )
+    content = {**metadata, "net_floor": floor}
+    performance = complete_report(trained_shop.report, content, trained_shop.prepared.report)
+    write_model_card(tmp_path / "card.md", content, performance, ())
     assert "purchases of total in 2 of 3 training windows" in (tmp_path / "card.md").read_text()
     assert "34.50 of returns" in (tmp_path / "card.md").read_text()
 
@@ -195,7 +195,8 @@ def test_the_card_says_how_often_and_how_much_the_floor_at_0_took_in_net_mode(tr
 def test_the_card_calls_a_zero_without_any_observation_no_estimate(trained_shop, tmp_path):
     metadata = load_metadata(trained_shop.models, trained_shop.pair.bundle_id).content
     content = {**metadata, "never_bought": {**metadata["never_bought"], "observations": 0}}
-    write_model_card(tmp_path / "card.md", content, trained_shop.report, trained_shop.prepared.report, ())
+    performance = complete_report(trained_shop.report, content, trained_shop.prepared.report)
+    write_model_card(tmp_path / "card.md", content, performance, ())
     assert "this is no estimate" in (tmp_path / "card.md").read_text()
     assert "mean of 0 past observations" not in (tmp_path / "card.md").read_text()
 
@@ -339,7 +340,7 @@ def test_calendar_features_of_a_short_shop_leave_no_trace_in_any_member(trained_
     np.testing.assert_array_equal(one.money, other.money)
     np.testing.assert_array_equal(one.probability, other.probability)
     card = (trained_shop.models / "MODEL_CARD.md").read_text()
-    assert "too short to tell a season from a trend" in card
+    assert "a season cannot be told from a trend" in card
     assert CALENDAR_FEATURES[0] in card
 
 
