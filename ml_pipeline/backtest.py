@@ -6,10 +6,9 @@ target is chosen on the selection block alone and reported on the later report b
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +27,17 @@ from ml_pipeline.candidates import CORRECTED, PURCHASE, RULE, Learned, Recipe, l
 from ml_pipeline.errors import LabelOverlap, PipelineError
 from ml_pipeline.formulas import Formula, Known, evaluate, rule_formula
 from ml_pipeline.learners import AMOUNT, PROBABILITY, Effort, Fold, Learner
-from ml_pipeline.metrics import capped_r2, d2, decile_mape, normalised_gini, rmse
+from ml_pipeline.metrics import MAPE_WEIGHT, explained, rmse, score
 from ml_pipeline.progress import Stage
-from ml_pipeline.reconcile import TOP_DOWN, reconcile_parts
+from ml_pipeline.reconcile import TOP_DOWN, Method
+from ml_pipeline.reconciliation_choice import (
+    ONE_NUMBER,
+    ReconciliationChoice,
+    ToldWindow,
+    choose_reconciliation,
+    method_called,
+    methods_learned,
+)
 from ml_pipeline.rules import RULES
 from ml_pipeline.schema import HORIZON_DAYS, OTHER_TARGET, TOTAL_TARGET
 from ml_pipeline.snapshot import money_columns
@@ -40,7 +47,6 @@ FloatArray = npt.NDArray[np.float64]
 
 RESAMPLES = 40
 NOISE_MARGIN = 2.0
-MAPE_WEIGHT = 0.25
 HOLDOUT = 0.25  # of the customers, to find the number of rounds on
 LEAST_ROWS = 50  # fewer rows teach a booster nothing
 FEWEST_ROUNDS = 10
@@ -102,19 +108,37 @@ class Contest:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How total and parts are made to agree. serving: by the bundle, with everything that was seen behind it.
+
+    on_report: every method as it was known before the report block; told: the report windows for it. Both are empty
+    without named targets.
+    """
+
+    choice: ReconciliationChoice = ONE_NUMBER
+    serving: Method = field(default_factory=lambda: {"name": TOP_DOWN})
+    on_report: tuple[Method, ...] = ()
+    told: Mapping[date, ToldWindow] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Backtest:
     """The outcome: a contest per target, the served numbers after reconciliation, and the purchase classifier.
 
-    reconciliation: how total and parts were made to agree, as a bundle's metadata says it (`reconcile`).
     purchase_serves: whether the classifier tells more than the plain share of buyers (`_tells_who_buys`).
     """
 
     plan: WindowPlan
     contests: Mapping[str, Contest]
     served: Mapping[date, Mapping[str, FloatArray]]
-    reconciliation: Mapping[str, Any]
     purchase: Judged
     purchase_serves: bool
+    agreement: Agreement = field(default_factory=Agreement)
+
+    @property
+    def reconciliation(self) -> Method:
+        """How the bundle makes total and parts agree, as its metadata says it (`reconcile`)."""
+        return self.agreement.serving
 
 
 @dataclass(frozen=True)
@@ -153,15 +177,8 @@ def run_backtest(
         contests[target] = _contest(target, purchase, total, bench)
         if target == TOTAL_TARGET:
             total = contests[target].served.predicted
-    served = {
-        day: reconcile_served(
-            {target: contest.served.predicted[day] for target, contest in contests.items()},
-            usual_shares(observations, observations.ended_before(block[0]), targets),
-        )
-        for block in (plan.selection, plan.report)
-        for day in block
-    }
-    return Backtest(plan, contests, served, {"name": TOP_DOWN}, purchase, _tells_who_buys(purchase, bench))
+    served, agreement = _reconciled(contests, purchase, bench)
+    return Backtest(plan, contests, served, purchase, _tells_who_buys(purchase, bench), agreement)
 
 
 def count_fits(plan: WindowPlan, targets: Sequence[str], *, thorough: bool = False) -> int:
@@ -180,15 +197,6 @@ def refuse_overlap(observations: Observations, rows: slice, origin: date) -> Non
             f"Training rows as of {days.max()} have labels until {days.max() + np.timedelta64(HORIZON_DAYS - 1, 'D')}, "
             f"which reaches into the window judged from {origin}: purge rows later than {origin - timedelta(days=HORIZON_DAYS)}."
         )
-
-
-def reconcile_served(predicted: Mapping[str, FloatArray], shares: FloatArray) -> dict[str, FloatArray]:
-    """Served predictions of total and parts (n,) each, with the parts scaled to the total; all ≥ 0."""
-    names = [name for name in predicted if name != TOTAL_TARGET]
-    total = np.maximum(predicted[TOTAL_TARGET], 0.0)
-    parts = np.column_stack([np.maximum(predicted[name], 0.0) for name in names])
-    agreed = reconcile_parts(total, parts, shares)
-    return {TOTAL_TARGET: total, **{name: agreed[:, index] for index, name in enumerate(names)}}
 
 
 def usual_shares(observations: Observations, rows: slice, targets: Sequence[str]) -> FloatArray:
@@ -438,6 +446,84 @@ def formula_of(candidate: Candidate, learned: Learned) -> Formula:
     return candidate.recipe.formula(learned) if candidate.recipe else rule_formula(candidate.name, learned.mean)
 
 
+# From candidates to numbers that agree
+
+
+def _reconciled(
+    contests: Mapping[str, Contest], purchase: Judged, bench: Bench
+) -> tuple[dict[date, dict[str, FloatArray]], Agreement]:
+    """What serves on the selection and report windows, made to agree; each block by what was learned before it."""
+    plan = bench.plan
+    told = {
+        day: window
+        for block in plan.blocks
+        for day, window in _told(_served_before(block, contests, purchase, bench), block, bench).items()
+    }
+    learned = {
+        block: methods_learned([told[day] for day in days])
+        for block, days in ((plan.selection, plan.calibration), (plan.report, plan.before(plan.report)))
+    }
+    agreement = Agreement()
+    if bench.targets:
+        choice = choose_reconciliation(
+            learned[plan.selection], [told[day] for day in plan.selection], bench.effort.seed
+        )
+        agreement = Agreement(
+            choice,
+            serving=method_called(choice.name, methods_learned([told[day] for day in plan.origins])),
+            on_report=learned[plan.report],
+            told={day: told[day] for day in plan.report},
+        )
+    served = {
+        day: _by_target(told[day].agreed(method_called(agreement.choice.name, methods)), contests)
+        for block, methods in learned.items()
+        for day in block
+    }
+    return served, agreement
+
+
+def _by_target(agreed: FloatArray, targets: Iterable[str]) -> dict[str, FloatArray]:
+    return dict(zip(targets, np.ascontiguousarray(agreed.T), strict=True))
+
+
+def _served_before(
+    block: Sequence[date], contests: Mapping[str, Contest], purchase: Judged, bench: Bench
+) -> Mapping[str, Mapping[date, FloatArray]]:
+    """What serves, before it agrees, on the windows of a block, per target.
+
+    On the calibration block, before which nothing was judged, by formulas that have learned nothing from errors.
+    """
+    if block != bench.plan.calibration:
+        return {target: contest.served.predicted for target, contest in contests.items()}
+    rows = bench.observations.ended_before(block[0])
+    told: dict[str, Mapping[date, FloatArray]] = {}
+    for target, contest in contests.items():
+        served = replace(contest.served, predicted={})
+        learned = learn(target, contest.models, purchase, rows, (), bench.observations)
+        models = {**contest.models, PURCHASE.name: purchase}
+        _predict(served, target, models, learned, block, told.get(TOTAL_TARGET, {}), bench)
+        told[target] = served.predicted
+    return told
+
+
+def _told(
+    predicted: Mapping[str, Mapping[date, FloatArray]], block: Sequence[date], bench: Bench
+) -> dict[date, ToldWindow]:
+    """The windows of a block with what is predicted per target, none below 0, and what came."""
+    observations = bench.observations
+    shares = usual_shares(observations, observations.ended_before(block[0]), bench.targets)
+    customers = np.unique(observations.customer_id)
+    return {
+        day: ToldWindow(
+            predicted=np.column_stack([np.maximum(each[day], 0.0) for each in predicted.values()]),
+            actual=np.column_stack([observations.spend[target][observations.on(day)] for target in predicted]),
+            customer=np.searchsorted(customers, observations.customer_id[observations.on(day)]),
+            usual_shares=shares,
+        )
+        for day in block
+    }
+
+
 # Choosing
 
 
@@ -525,17 +611,6 @@ def _without_shocks(
 
 def _mean_of(windows: Sequence[SelectionWindow], name: str, metric: Metric) -> float:
     return float(np.mean([metric(window.actual, window.of[name]) for window in windows]))
-
-
-def explained(actual: FloatArray, predicted: FloatArray) -> float:
-    """capped R² + D²; what is undefined counts 0."""
-    return (capped_r2(actual, predicted) or 0.0) + (d2(actual, predicted) or 0.0)
-
-
-def score(actual: FloatArray, predicted: FloatArray) -> float:
-    """capped R² + D² + normalised Gini − decile MAPE / 4; what is undefined counts 0."""
-    ranking, calibration = normalised_gini(actual, predicted) or 0.0, decile_mape(actual, predicted) or 0.0
-    return explained(actual, predicted) + ranking - MAPE_WEIGHT * calibration
 
 
 def _noise(windows: Sequence[SelectionWindow], one: str, other: str, metric: Metric, seed: int) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ml_pipeline.backtest import LEAST_ROWS, hold_out, score
+from ml_pipeline.backtest import LEAST_ROWS, hold_out
 from ml_pipeline.learners import Effort, Fold, LightGBMLearner, Shape
+from ml_pipeline.metrics import score
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.training_set import Observations, WindowPlan
 
