@@ -126,7 +126,15 @@ class PredictRequest(Message):
 
 
 class PredictQuery(Message):
-    explain: bool = Field(False, description="Adds `raw`: each money booster's own number.")
+    explain: bool = Field(
+        False, description="Adds `explanation`: the reasons in money, and `raw`: each money booster's own number."
+    )
+
+
+class BatchQuery(Message):
+    explain: bool = Field(
+        False, description="As for /predict, for at most 1,000 entries; more are answered with 413, RequestTooLarge."
+    )
 
 
 class BatchRequest(RootModel[list[Any]]):
@@ -169,6 +177,74 @@ class IgnoredInput(Message):
     reason: str
 
 
+class Reason(Message):
+    theme: str = Field(
+        description="Related facts told as one. `everything else` comes last and sums what has no reason of its own."
+    )
+    words: str = Field(description="The fact of the theme that moved the prediction most.")
+    amount: float = Field(description="How far the theme moved the prediction up or down, in money.")
+    features: list[str] = Field(description="The features that the theme sums, the strongest first.")
+
+
+class Contribution(Message):
+    feature: str
+    value: float | None = Field(description="The customer's; null where it is unknown.")
+    amount: float = Field(description="How far it moved the prediction, in money; each rounded on its own.")
+
+
+class Account(Message):
+    """baseline + the amounts of all reasons + adjustment = prediction, to the cent."""
+
+    baseline: float = Field(
+        description="Where every customer starts; of one who has not bought yet, what is predicted."
+    )
+    reasons: list[Reason] = Field(
+        description="The strongest first: five, more where five would leave over a fifth unexplained; only amounts other than 0."
+    )
+    adjustment: float = Field(description="What belongs to no single feature.")
+    prediction: float = Field(description="As in `predicted_30d_spend`.")
+    contributions: list[Contribution] = Field(
+        description="Every feature that moved the prediction by a cent or more, the strongest first."
+    )
+
+
+EXPLAINED: dict[str, Any] = {
+    "baseline": 850.0,
+    "reasons": [
+        {
+            "theme": "recent buying",
+            "words": "bought twice in the last 30 days",
+            "amount": 1240.0,
+            "features": ["transaction_count_30d", "total_spend_30d"],
+        },
+        {
+            "theme": "everything else",
+            "words": "what is left of smaller reasons",
+            "amount": -12.5,
+            "features": ["return_rate"],
+        },
+    ],
+    "adjustment": 0.0,
+    "prediction": 2077.5,
+    "contributions": [
+        {"feature": "transaction_count_30d", "value": 2.0, "amount": 900.0},
+        {"feature": "total_spend_30d", "value": 3410.0, "amount": 340.0},
+        {"feature": "return_rate", "value": 0.05, "amount": -12.5},
+    ],
+}
+
+
+class Explanation(Account):
+    """Of the total; `by_target` has the same for each target and other. It explains the model, not causes."""
+
+    model_config = ConfigDict(
+        protected_namespaces=(),
+        json_schema_extra={"example": {"currency": "INR", **EXPLAINED, "by_target": {"other": EXPLAINED}}},
+    )
+    currency: str
+    by_target: dict[str, Account]
+
+
 class PredictionAnswer(Message):
     customer_id: str
     predicted_30d_spend: Money = Field(
@@ -192,6 +268,7 @@ class PredictionAnswer(Message):
         None, description="Where extrapolated: the inputs farthest outside; empty where only the cap was reached."
     )
     raw: dict[str, float | None] | None = Field(None, description="With ?explain=true; null where there is no number.")
+    explanation: Explanation | None = Field(None, description="With ?explain=true.")
     ignored_inputs: list[IgnoredInput] | None = None
 
 
@@ -200,6 +277,7 @@ class BatchRow(Message):
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
     customer_id: str | None = None
+    explanation: Explanation | None = Field(None, description="With ?explain=true.")
     error: str | None = None
     message: str | None = None
 

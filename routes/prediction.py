@@ -7,6 +7,7 @@ from routes.context import services
 from routes.messages import (
     EVERYWHERE,
     BatchAnswer,
+    BatchQuery,
     BatchRequest,
     ErrorAnswer,
     PredictionAnswer,
@@ -27,11 +28,11 @@ prediction_api = APIBlueprint(
     "/predict", summary="One customer's next 30 days", responses={200: PredictionAnswer, 404: ErrorAnswer}
 )
 def predict(body: PredictRequest, query: PredictQuery) -> Response:
-    """What a known customer will spend in the 30 days from `as_of` on, in total and per category."""
+    """What a known customer will spend in the 30 days from `as_of` on, in total and per category; with `explain`, why."""
     return answer(PredictionAnswer, services().predictions.predict(body.as_sent(), query.explain))
 
 
 @prediction_api.post("/predict/batch", summary="Many customers at once", responses={200: BatchAnswer})
-def predict_batch(body: BatchRequest) -> Response:
+def predict_batch(body: BatchRequest, query: BatchQuery) -> Response:
     """One entry per id in the order of the request; an id that is not known has an error in its place."""
-    return answer(BatchAnswer, services().predictions.predict_batch(body.root))
+    return answer(BatchAnswer, services().predictions.predict_batch(body.root, query.explain))

@@ -6,13 +6,15 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from ml_pipeline.bundle import BundleMetadata
+    from ml_pipeline.predictor import Predictor
     from ml_pipeline.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -21,12 +23,37 @@ PAIRS_KEPT_OPEN = 4
 POINTER = "current.json"
 
 
+class PredictorOnDemand:
+    """A bundle's members, loaded when they are first needed, after any fork, and once; safe to share between threads."""
+
+    def __init__(self, models_dir: Path, bundle_id: str) -> None:
+        self._models_dir, self._bundle_id = models_dir, bundle_id
+        self._lock = threading.Lock()
+        self._loaded: Predictor | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the members are in memory."""
+        return self._loaded is not None
+
+    def get(self) -> "Predictor":
+        """The predictor, one thread per prediction. Raises NoServingModel or BundleMismatch."""
+        with self._lock:
+            if self._loaded is None:
+                from ml_pipeline.predictor import load_predictor
+
+                self._loaded = load_predictor(self._models_dir, self._bundle_id, threads=1)
+                log.info("members loaded", extra={"bundle": self._bundle_id})
+            return self._loaded
+
+
 @dataclass(frozen=True)
 class Model:
-    """A bundle and a snapshot that fit each other, open."""
+    """A bundle and a snapshot that fit each other, open; the members wait until somebody asks for reasons."""
 
     bundle: "BundleMetadata"
     snapshot: "Snapshot"
+    predictor: PredictorOnDemand = field(repr=False, compare=False)
 
     @property
     def version(self) -> str:
@@ -49,6 +76,8 @@ class ModelRegistry:
         self._models_dir = models_dir
         self._lock = threading.Lock()
         self._open: OrderedDict[tuple[str, str], Model] = OrderedDict()
+        # one per bundle, however many snapshots it has; gone with the last of its pairs
+        self._predictors: WeakValueDictionary[str, PredictorOnDemand] = WeakValueDictionary()
         self._serving: tuple[tuple[int, ...], Model] | None = None
 
     def serving(self) -> Model:
@@ -73,7 +102,9 @@ class ModelRegistry:
         with self._lock:
             model = self._open.get((bundle_id, snapshot_id))
             if model is None:
-                model = _load(self._models_dir, bundle_id, snapshot_id)
+                predictor = self._predictors.get(bundle_id) or PredictorOnDemand(self._models_dir, bundle_id)
+                model = _load(self._models_dir, bundle_id, snapshot_id, predictor)
+                self._predictors[bundle_id] = predictor
                 self._open[bundle_id, snapshot_id] = model
                 log.info("pair opened", extra={"bundle": bundle_id, "snapshot": snapshot_id})
             self._open.move_to_end((bundle_id, snapshot_id))
@@ -102,7 +133,7 @@ class ModelRegistry:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _load(models_dir: Path, bundle_id: str, snapshot_id: str) -> Model:
+def _load(models_dir: Path, bundle_id: str, snapshot_id: str, predictor: PredictorOnDemand) -> Model:
     from ml_pipeline.bundle import load_metadata
     from ml_pipeline.errors import SnapshotMismatch
     from ml_pipeline.snapshot import load_snapshot
@@ -112,4 +143,4 @@ def _load(models_dir: Path, bundle_id: str, snapshot_id: str) -> Model:
         raise SnapshotMismatch(
             f"Snapshot {snapshot_id} was made by bundle {snapshot.bundle_id}, not by {bundle_id}: rebuild the snapshot."
         )
-    return Model(bundle, snapshot)
+    return Model(bundle, snapshot, predictor)

@@ -7,9 +7,11 @@ from typing import Any
 
 from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH, canonical_id
 from services.errors import InvalidRequest, NotOffered, RequestTooLarge, ServiceError, UnknownCustomer
+from services.explanation import explanations
 from services.model_registry import Model, ModelRegistry
 
 BATCH_LIMIT = 10_000
+EXPLAINED_BATCH_LIMIT = 1_000
 SUMMARY_FIELDS = (
     "recency",
     "frequency",
@@ -30,7 +32,7 @@ class PredictionService:
         self._registry = registry
 
     def predict(self, request: Mapping[str, Any], explain: bool = False) -> dict[str, Any]:
-        """The answer to one request, by the names that the API documents; explain adds `raw`.
+        """The answer to one request, by the names that the API documents; explain adds `raw` and `explanation`.
 
         Raises InvalidRequest, NotOffered, UnknownCustomer, and what the registry raises.
         """
@@ -41,23 +43,19 @@ class PredictionService:
             raise _unknown(customer_id, model)
         return _with_ignored(_answers(model, [position], explain)[0], request)
 
-    def predict_batch(self, requests: Sequence[Any]) -> dict[str, Any]:
+    def predict_batch(self, requests: Sequence[Any], explain: bool = False) -> dict[str, Any]:
         """The answers in the order of the requests; one that cannot be answered has `error` and `message` in its place.
 
         Each request is an id or an object. Raises RequestTooLarge, and what the registry raises.
         """
-        if len(requests) > BATCH_LIMIT:
-            raise RequestTooLarge(
-                f"The batch has {len(requests):,} entries; at most {BATCH_LIMIT:,} are answered at once. "
-                "Send several batches, or a file to POST /bulk/predict."
-            )
+        _check_size(len(requests), explain)
         model = self._registry.serving()
         asked = [_as_request(request) for request in requests]
         found = [_id_or_error(request) for request in asked]
         ids = [one if isinstance(one, str) and _is_searchable(one) else "" for one in found]
         positions = [int(position) for position in model.snapshot.positions(ids)]
         known = [position for position in positions if position >= 0]
-        answers = iter(_answers(model, known))
+        answers = iter(_answers(model, known, explain))
         rows = [
             _with_ignored(next(answers), request) if position >= 0 else _row_error(request, one, model)
             for request, one, position in zip(asked, found, positions, strict=True)
@@ -71,6 +69,20 @@ class PredictionService:
             "failed": len(rows) - len(known),
             "timestamp": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
+
+
+def _check_size(entries: int, explain: bool) -> None:
+    if explain and entries > EXPLAINED_BATCH_LIMIT:
+        raise RequestTooLarge(
+            f"The batch has {entries:,} entries; at most {EXPLAINED_BATCH_LIMIT:,} are explained at once. Send several "
+            "batches, leave out ?explain=true, or write the reasons of many customers to a file with "
+            "python -m ml_pipeline.explain."
+        )
+    if entries > BATCH_LIMIT:
+        raise RequestTooLarge(
+            f"The batch has {entries:,} entries; at most {BATCH_LIMIT:,} are answered at once. "
+            "Send several batches, or a file to POST /bulk/predict."
+        )
 
 
 def requested_id(request: Mapping[str, Any]) -> str:
@@ -161,6 +173,7 @@ def _answers(model: Model, positions: Sequence[int], explain: bool = False) -> l
         "horizon_days": HORIZON_DAYS,
     }
     raw = {name: own.tolist() for name, own in snapshot.raw(positions).items()} if explain else None
+    explained = explanations(model, positions) if explain else None
     answers = []
     for row, customer_id in enumerate(snapshot.customer_ids(positions)):
         answer = {
@@ -182,8 +195,9 @@ def _answers(model: Model, positions: Sequence[int], explain: bool = False) -> l
         }
         if answer["extrapolated"]:
             answer["extrapolated_features"] = _outside(model, positions[row])
-        if raw is not None:
+        if raw is not None and explained is not None:
             answer["raw"] = {name: _or_none(own[row]) for name, own in raw.items()}
+            answer["explanation"] = explained[row]
         answers.append(answer)
     return answers
 

@@ -1,10 +1,14 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from app import FORM_OVERHEAD_BYTES
+from app import FORM_OVERHEAD_BYTES, create_app
 from routes.context import JSON_LIMIT
+from routes.messages import Explanation
+from services.bootstrap import build_services
 from tests.conftest import CUSTOMERS
+from tests.ml_pipeline.booster_pair import write_booster_pair
 
 
 def test_a_known_customer_is_answered_in_the_documented_shape(client):
@@ -21,9 +25,58 @@ def test_a_number_is_an_id_too(client):
     assert client.post("/predict", data='{"customer_id": 12345.0}', content_type="application/json").status_code == 200
 
 
-def test_explain_adds_the_boosters_own_numbers(client):
-    raw = client.post("/predict?explain=true", json={"customer_id": CUSTOMERS[0]}).json["raw"]
-    assert "xgboost_total_spend" in raw
+@pytest.fixture(scope="module")
+def booster_models(tmp_path_factory):
+    """A models folder with a pair that can be explained; read-only."""
+    folder = tmp_path_factory.mktemp("boosters")
+    write_booster_pair(folder, ["B01", "B02", "B03"], ["never"])
+    return folder
+
+
+@pytest.fixture
+def explaining(settings, queue, booster_models):
+    built = build_services(replace(settings, models_dir=booster_models), queue)
+    yield create_app(services=built).test_client()
+    built.store.close()
+
+
+def test_explain_adds_the_reasons_and_the_boosters_own_numbers(explaining):
+    answer = explaining.post("/predict?explain=true", json={"customer_id": "B01"})
+    assert answer.status_code == 200
+    assert "xgboost_total_spend" in answer.json["raw"]
+    explanation = answer.json["explanation"]
+    assert set(explanation) == {
+        "currency", "baseline", "reasons", "adjustment", "prediction", "contributions", "by_target",
+    }  # fmt: skip
+    assert explanation["prediction"] == answer.json["predicted_30d_spend"]["total"]
+    assert set(explanation["reasons"][0]) == {"theme", "words", "amount", "features"}
+    assert set(explanation["contributions"][0]) == {"feature", "value", "amount"}
+    assert list(explanation["by_target"]) == ["electronics", "grocery", "sports", "other"]
+    assert "explanation" not in explaining.post("/predict", json={"customer_id": "B01"}).json
+
+
+def test_a_batch_can_be_explained_up_to_its_limit(explaining):
+    rows = explaining.post("/predict/batch?explain=true", json=["B02", "nobody", "never"]).json["predictions"]
+    assert rows[0] == explaining.post("/predict?explain=true", json={"customer_id": "B02"}).json
+    assert [("explanation" in row) for row in rows] == [True, False, True]
+    answer = explaining.post("/predict/batch?explain=true", json=["B01"] * 1_001)
+    assert (answer.status_code, answer.json["error"]) == (413, "RequestTooLarge")
+    assert "at most 1,000 are explained" in answer.json["message"]
+    assert explaining.post("/predict/batch", json=["B01"] * 1_001).status_code == 200
+
+
+def test_reasons_are_documented_with_their_limit_and_examples(client):
+    document = client.get("/openapi.json").json
+    schemas = document["components"]["schemas"]
+    assert schemas["Explanation"]["properties"]["by_target"]["additionalProperties"] == {
+        "$ref": "#/components/schemas/Account"
+    }
+    example = Explanation.model_validate(schemas["Explanation"]["example"])
+    told = [example.baseline, example.adjustment, *(reason.amount for reason in example.reasons)]
+    assert sum(told) == example.prediction
+    (query,) = document["paths"]["/predict/batch"]["post"]["parameters"]
+    assert query["name"] == "explain"
+    assert "1,000" in query["description"]
 
 
 def test_an_unknown_customer_is_404(client):
@@ -124,11 +177,6 @@ def test_model_info_and_performance_say_what_serves(client):
 
 
 def test_without_a_model_predictions_are_503_and_the_way_out_is_said(settings, queue, tmp_path):
-    from dataclasses import replace
-
-    from app import create_app
-    from services.bootstrap import build_services
-
     client = create_app(services=build_services(replace(settings, models_dir=tmp_path / "none"), queue)).test_client()
     for answer in (
         client.post("/predict", json={"customer_id": "1"}),

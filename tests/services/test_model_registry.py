@@ -1,11 +1,18 @@
+import gc
 import json
+import logging
 import shutil
+import threading
+import weakref
 
 import pytest
 
 from ml_pipeline.bundle import ServingPair, read_pointer, write_pointer
 from ml_pipeline.errors import BundleMismatch, NoServingModel, SnapshotMismatch
-from services.model_registry import ModelRegistry
+from ml_pipeline.predictor import load_predictor
+from ml_pipeline.snapshot import load_snapshot, write_snapshot
+from services.model_registry import PAIRS_KEPT_OPEN, ModelRegistry
+from tests.ml_pipeline.booster_pair import write_booster_pair
 from tests.ml_pipeline.toy_models import write_toy_pair
 
 
@@ -85,3 +92,49 @@ def test_a_backtest_that_is_gone_is_named(models):
     shutil.rmtree(models / "versions" / bundle_id)
     with pytest.raises(BundleMismatch, match=r"backtest\.json"):
         registry.backtest(bundle_id)
+
+
+def snapshot_of_some(models, pair, rows):
+    """Another snapshot of the same bundle, of these rows."""
+    whole = load_snapshot(models, pair.snapshot_id)
+    predictor = load_predictor(models, pair.bundle_id)
+    features = whole.features(rows)
+    return write_snapshot(
+        models, as_of=whole.as_of, bundle_id=pair.bundle_id, currency=whole.currency, targets=whole.targets,
+        raw_names=predictor.raw_names, customer_ids=whole.customer_ids(rows), features=features,
+        answers=predictor.predict(features),
+    )  # fmt: skip
+
+
+def test_members_are_loaded_on_demand_once_per_bundle_and_shared_by_its_snapshots(models, caplog):
+    pair = write_booster_pair(models, ["C1", "C2", "C3"], [])
+    other = snapshot_of_some(models, pair, [0, 1])
+    registry = ModelRegistry(models)
+    first, second = registry.pair(pair.bundle_id, pair.snapshot_id), registry.pair(pair.bundle_id, other)
+    assert not first.predictor.is_loaded
+    found = []
+
+    def load(model):
+        found.append(model.predictor.get())
+
+    threads = [threading.Thread(target=load, args=(one,)) for one in (first, second) * 4]
+    with caplog.at_level(logging.INFO, logger="services.model_registry"):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len({id(predictor) for predictor in found}) == 1
+    assert found[0].threads == 1
+    assert [record.message for record in caplog.records].count("members loaded") == 1
+
+
+def test_members_go_with_the_last_pair_of_their_bundle(models):
+    pair = write_booster_pair(models, ["C1", "C2", "C3"], [])
+    registry = ModelRegistry(models)
+    loaded = weakref.ref(registry.serving().predictor.get())
+    others = [write_toy_pair(models, ["C1"], seed=seed) for seed in range(PAIRS_KEPT_OPEN)]
+    for other in others:
+        registry.pair(other.bundle_id, other.snapshot_id)
+    assert registry.serving().version != pair.bundle_id
+    gc.collect()
+    assert loaded() is None

@@ -1,12 +1,39 @@
+import json
 import math
+import subprocess
+import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from config import ROOT
+from ml_pipeline.bundle import ServingPair, write_pointer
+from ml_pipeline.errors import BundleMismatch
 from ml_pipeline.features import feature_names
+from ml_pipeline.predictor import load_predictor
+from ml_pipeline.snapshot import load_snapshot, write_snapshot
 from services.errors import InvalidRequest, NotOffered, RequestTooLarge, UnknownCustomer
-from services.prediction_service import BATCH_LIMIT, SUMMARY_FIELDS
+from services.model_registry import ModelRegistry
+from services.prediction_service import BATCH_LIMIT, EXPLAINED_BATCH_LIMIT, SUMMARY_FIELDS, PredictionService
 from tests.conftest import CUSTOMERS
+from tests.ml_pipeline.booster_pair import PRIOR, write_booster_pair
 from tests.ml_pipeline.toy_models import TARGETS
+
+BUYERS = tuple(f"B{number:02d}" for number in range(30))
+
+
+@pytest.fixture(scope="module")
+def booster_models(tmp_path_factory):
+    """A models folder with a pair that can be explained; read-only."""
+    folder = tmp_path_factory.mktemp("boosters")
+    write_booster_pair(folder, BUYERS, ["never"])
+    return folder
+
+
+@pytest.fixture
+def explaining(booster_models):
+    return PredictionService(ModelRegistry(booster_models))
 
 
 def cents(money: float) -> int:
@@ -50,10 +77,11 @@ def test_what_is_no_id_is_refused(services, value):
         services.predictions.predict({"customer_id": value})
 
 
-def test_raw_numbers_come_only_when_asked_for(services):
-    assert "raw" not in services.predictions.predict({"customer_id": CUSTOMERS[0]})
-    raw = services.predictions.predict({"customer_id": CUSTOMERS[0]}, explain=True)["raw"]
-    assert isinstance(raw["xgboost_total_spend"], float)
+def test_raw_numbers_and_reasons_come_only_when_asked_for(explaining):
+    assert not {"raw", "explanation"} & set(explaining.predict({"customer_id": "B01"}))
+    answer = explaining.predict({"customer_id": "B01"}, explain=True)
+    assert isinstance(answer["raw"]["xgboost_total_spend"], float)
+    assert {"baseline", "reasons", "adjustment", "prediction", "contributions"} < set(answer["explanation"])
 
 
 @pytest.mark.parametrize("field", ["transactions", *SUMMARY_FIELDS])
@@ -102,3 +130,112 @@ def test_an_empty_batch_is_answered_with_nothing(services):
 def test_a_batch_over_the_limit_is_refused(services):
     with pytest.raises(RequestTooLarge, match="10,000"):
         services.predictions.predict_batch(["C1"] * (BATCH_LIMIT + 1))
+
+
+# ---- reasons
+
+
+def accounts(answer):
+    """(what is explained, the money that is served) of the total and of each part."""
+    explanation, spend = answer["explanation"], answer["predicted_30d_spend"]
+    yield explanation, spend["total"]
+    assert list(explanation["by_target"]) == [name for name in spend if name != "total"]
+    for name, account in explanation["by_target"].items():
+        yield account, spend[name]
+
+
+def test_baseline_reasons_and_adjustment_add_up_to_what_is_served_to_the_cent(explaining):
+    for customer in BUYERS:
+        for account, served in accounts(explaining.predict({"customer_id": customer}, explain=True)):
+            parts = [account["baseline"], account["adjustment"], *(reason["amount"] for reason in account["reasons"])]
+            assert sum(map(cents, parts)) == cents(served) == cents(account["prediction"])
+
+
+def test_reasons_are_in_words_and_contributions_in_the_order_of_their_money(explaining):
+    explanation = explaining.predict({"customer_id": BUYERS[3]}, explain=True)["explanation"]
+    assert explanation["currency"] == "INR"
+    assert explanation["reasons"]
+    for reason in explanation["reasons"]:
+        assert "_" not in reason["theme"] + reason["words"]
+        assert set(reason["features"]) <= set(feature_names(TARGETS))
+    amounts = [abs(one["amount"]) for one in explanation["contributions"]]
+    assert amounts == sorted(amounts, reverse=True)
+    assert min(amounts) >= 0.01
+
+
+def test_who_never_bought_is_explained_by_the_prior_that_is_served(explaining):
+    explanation = explaining.predict({"customer_id": "never"}, explain=True)["explanation"]
+    assert (explanation["baseline"], explanation["prediction"]) == (PRIOR["total"], PRIOR["total"])
+    assert [reason["words"] for reason in explanation["reasons"]] == [
+        "has not bought yet: what such customers usually spend"
+    ]
+    assert explanation["contributions"] == []
+    assert explanation["by_target"]["grocery"]["baseline"] == PRIOR["grocery"]
+
+
+def test_a_batch_is_explained_as_each_alone(explaining):
+    rows = explaining.predict_batch([BUYERS[5], "nobody", "never", BUYERS[0]], explain=True)["predictions"]
+    assert rows[1]["error"] == "UnknownCustomer"
+    for row, customer in ((0, BUYERS[5]), (2, "never"), (3, BUYERS[0])):
+        assert rows[row] == explaining.predict({"customer_id": customer}, explain=True)
+
+
+def test_a_batch_over_the_limit_of_what_is_explained_is_refused_with_the_way_out(explaining):
+    assert explaining.predict_batch(["nobody"] * EXPLAINED_BATCH_LIMIT, explain=True)["failed"] == EXPLAINED_BATCH_LIMIT
+    with pytest.raises(RequestTooLarge, match=r"1,001 entries; at most 1,000 are explained.*ml_pipeline\.explain"):
+        explaining.predict_batch(["nobody"] * (EXPLAINED_BATCH_LIMIT + 1), explain=True)
+    assert explaining.predict_batch(["nobody"] * (EXPLAINED_BATCH_LIMIT + 1))["failed"] == EXPLAINED_BATCH_LIMIT + 1
+
+
+def test_what_was_served_is_explained_even_where_the_model_would_say_otherwise_now(booster_models, tmp_path):
+    """As after an upgrade that rounds differently: the snapshot's total is 7.00 more than the bundle's."""
+    folder = tmp_path / "models"
+    pair = write_booster_pair(folder, BUYERS, [])
+    snapshot, predictor = load_snapshot(folder, pair.snapshot_id), load_predictor(folder, pair.bundle_id)
+    features = snapshot.features(range(len(BUYERS)))
+    answers = predictor.predict(features)
+    more = np.array([700, 0, 0, 0, 700])
+    other = write_snapshot(
+        folder, as_of=snapshot.as_of, bundle_id=pair.bundle_id, currency="INR", targets=TARGETS,
+        raw_names=predictor.raw_names, customer_ids=BUYERS, features=features,
+        answers=replace(answers, money=answers.money + more),
+    )  # fmt: skip
+    before = PredictionService(ModelRegistry(folder)).predict({"customer_id": "B07"}, explain=True)
+    write_pointer(folder, ServingPair(pair.bundle_id, other))
+    after = PredictionService(ModelRegistry(folder)).predict({"customer_id": "B07"}, explain=True)
+    gap = [cents(one["explanation"]["adjustment"]) for one in (before, after)]
+    assert gap[1] - gap[0] == 700
+    assert after["explanation"]["prediction"] == after["predicted_30d_spend"]["total"]
+    assert before["explanation"]["contributions"] == after["explanation"]["contributions"]
+
+
+def test_a_damaged_member_stops_reasons_and_not_predictions(tmp_path):
+    folder = tmp_path / "models"
+    pair = write_booster_pair(folder, BUYERS, [])
+    next((folder / "versions" / pair.bundle_id / "members").iterdir()).write_text("{}")
+    service = PredictionService(ModelRegistry(folder))
+    with pytest.raises(BundleMismatch, match="missing or differs"):
+        service.predict({"customer_id": BUYERS[0]}, explain=True)
+    assert service.predict({"customer_id": BUYERS[0]})["customer_id"] == BUYERS[0]
+
+
+def test_a_worker_that_never_explains_never_loads_a_booster(booster_models):
+    program = f"""
+import json, sys
+from pathlib import Path
+from services.model_registry import ModelRegistry
+from services.prediction_service import PredictionService
+
+service = PredictionService(ModelRegistry(Path({str(booster_models)!r})))
+def loaded():
+    return sorted({{"xgboost", "lightgbm", "sklearn", "ml_pipeline.predictor"}} & set(sys.modules))
+service.predict({{"customer_id": "B01"}})
+service.predict_batch(["B01", "never"])
+before = loaded()
+service.predict({{"customer_id": "B01"}}, explain=True)
+print(json.dumps([before, loaded()]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = json.loads(done.stdout.splitlines()[-1])
+    assert before == []
+    assert {"ml_pipeline.predictor", "xgboost"} <= set(after)
