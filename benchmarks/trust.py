@@ -21,11 +21,9 @@ from benchmarks.accuracy import named_data_set
 from benchmarks.ours import RunFailed, pipeline_fingerprint, record_at
 from benchmarks.public_data import DATA_SETS, HORIZON_DAYS, ROOT, Converted, DataSetMissing, convert
 from benchmarks.trust_facts import summed_up
-from benchmarks.trust_intervals import BOOTSTRAPS
 from benchmarks.trust_page import page, render
 from benchmarks.trust_record import TrustRecord
 from benchmarks.trust_report import CustomersMissing, TrustReport, TrustWindow, aligned, report_on
-from benchmarks.trust_sums import LEAST_CUSTOMERS, RANDOM_SETS
 
 PAGE = ROOT / "docs" / "trust.md"
 
@@ -42,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for each in reports:
         print(render(each))
     if options.write:
-        counts = {"bootstraps": BOOTSTRAPS, "least_customers": LEAST_CUSTOMERS, "random_sets": RANDOM_SETS}
-        PAGE.write_text(page(reports, date.today(), **counts), encoding="utf-8")
+        PAGE.write_text(page(reports, date.today()), encoding="utf-8")
         print(f"Written: {PAGE.relative_to(ROOT)}")
     return 0
 

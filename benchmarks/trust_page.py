@@ -7,6 +7,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from benchmarks import trust_coherence, trust_intervals, trust_reasons, trust_sums
 from benchmarks.accuracy_page import TITLES, cell, table, yes
 from benchmarks.peers import version_of
 from benchmarks.public_data import HORIZON_DAYS
@@ -52,12 +53,14 @@ them), for every column of money; and {random_sets} seeded random sets per windo
 logarithmic scale. Of 80 % intervals 70 to 92 % should hold: what a whole month brings is shared by all sets of a window, so
 that many sums are few independent trials. The peer adds up last 90 days ÷ 3 and puts the relative errors of such sums in
 all earlier windows around it (by column, and for random sets by size), reaching as far into their tails as it must to cover
-as many of the judged sums as ours: a hindsight that ours do not have. Widths are shares of our predicted sum, for both.
+as many of a column's sums as ours: a hindsight that ours do not have. Widths are shares of our predicted sum, for both, or
+money; their ratio is taken in each column and averaged. "peer" beside a figure is the peer's.
 
 **Reconciled** compares each metric of the served numbers with those of the same models before parts and total were made
 to agree, means over the windows; the goal is no loss of more than 0.3 % of the metric. Bias gains when it comes nearer to 1.
+± is the SD of the gain when customers are drawn anew ({redrawn} bootstraps). The mean is over the named targets.
 
-**Contributions** are checked on 1,000 customers per window. Baseline + contributions + adjustment should be what is served
+**Contributions** are checked on {explained:,} customers per window. Baseline + contributions + adjustment should be what is served
 within 0.01; the adjustment, which no input explains, at most 10 % of |prediction − baseline| for 95 % of the customers (less
 than a cent is no adjustment); and permuting the inputs that contribute 0 to everything of everyone changes nobody's prediction.
 
@@ -65,18 +68,18 @@ Versions: {versions}.
 """
 
 
-def page(
-    reports: Sequence[TrustReport], today: date, *, bootstraps: int, least_customers: int, random_sets: int
-) -> str:
+def page(reports: Sequence[TrustReport], today: date) -> str:
     """The page docs/trust.md."""
     known = [(library, version_of(library)) for library in LIBRARIES]
     versions = [f"Python {platform.python_version()}", *(f"{name} {version}" for name, version in known if version)]
     introduction = INTRODUCTION.format(
         today=today.isoformat(),
         versions=", ".join(versions),
-        bootstraps=bootstraps,
-        least_customers=least_customers,
-        random_sets=random_sets,
+        bootstraps=trust_intervals.BOOTSTRAPS,
+        redrawn=trust_coherence.BOOTSTRAPS,
+        least_customers=trust_sums.LEAST_CUSTOMERS,
+        random_sets=trust_sums.RANDOM_SETS,
+        explained=trust_reasons.EXPLAINED,
     )
     return "\n".join([introduction, *(map(render, reports))])
 
@@ -229,12 +232,13 @@ def _coherence_table(report: TrustReport) -> list[str]:
             cell(row.before[metric], 4),
             cell(row.after[metric], 4),
             f"{100 * better:+.2f}",
+            f"{100 * row.noise[metric]:.2f}" if metric in row.noise else "",
             yes(NO_LOSS.holds(better)),
         ]
         for row in report.coherence
         for metric, better in row.gains.items()
     ]
-    return table(["of", "metric", "before", "after", "better by, %", "no loss"], lines)
+    return table(["of", "metric", "before", "after", "better by, %", "± SD", "no loss"], lines)
 
 
 def _reasons_table(report: TrustReport) -> list[str]:

@@ -10,7 +10,15 @@ import pandas as pd
 from benchmarks.public_data import FloatArray, PublicDataSet
 from benchmarks.scores import mean_scores
 from benchmarks.trust_bounds import Bound, Measured, together
-from benchmarks.trust_coherence import Agreement, Scores, agreement_of, gain, scores_of
+from benchmarks.trust_coherence import (
+    Agreement,
+    Compared,
+    Scores,
+    agreement_of,
+    compare_columns,
+    drawn_gains,
+    gains_of,
+)
 from benchmarks.trust_facts import Facts
 from benchmarks.trust_intervals import (
     CATEGORY_POINTS,
@@ -25,8 +33,10 @@ from benchmarks.trust_intervals import (
 from benchmarks.trust_reasons import adjustment_share
 from benchmarks.trust_record import PER_CUSTOMER, TrustRecord
 from benchmarks.trust_sums import SumCoverage, coverage_of, judged_sums, past_errors, sets_of, with_peer
+from ml_pipeline.schema import OTHER_TARGET
 
 POOLED = "all windows"
+MEAN_OF_TARGETS = "mean of targets"
 BELOW_ONE = Bound(most=1.0, percent=False, strict=True)
 SUMS_COVERED = Bound(0.70, 0.92)
 WIDTH_RATIO = Bound(most=1.0, percent=False)
@@ -99,23 +109,27 @@ class SumRow:
         """Every figure with its goal."""
         return [
             Measured("covered", SUMS_COVERED, (self.coverage.covered,)),
-            Measured("mean width ÷ the peer's at the same coverage", WIDTH_RATIO, (self.coverage.ratio,)),
+            Measured("mean relative width ÷ the peer's", WIDTH_RATIO, (self.coverage.ratio,)),
+            Measured("mean width in money ÷ the peer's", WIDTH_RATIO, (self.coverage.money_ratio,)),
         ]
 
 
 @dataclass(frozen=True)
 class CoherenceRow:
-    """One column's metrics (or their means over categories), means over the windows, before and after."""
+    """One column's metrics (or their means over targets), means over the windows, before and after.
+
+    noise: SD of each gain, in the same unit, when customers are drawn anew.
+    """
 
     of: str
     before: Scores
     after: Scores
+    noise: Mapping[str, float]
 
     @property
     def gains(self) -> dict[str, float]:
         """By metric, where it is defined; positive is better."""
-        found = {metric: gain(metric, self.before[metric], self.after[metric]) for metric in self.before}
-        return {metric: value for metric, value in found.items() if value is not None}
+        return gains_of(self.before, self.after)
 
 
 @dataclass(frozen=True)
@@ -206,9 +220,12 @@ def _coherence_items(report: TrustReport) -> list[Item]:
         Item("parts and total", Measured("customers with categories over the total", NOBODY, (agreement.over_total,))),
         Item("parts and total", Measured("customers whose parts do not add up", NOBODY, (agreement.not_adding_up,))),
     ]
-    for row in report.coherence:
-        gains = tuple(row.gains.values())
-        found.append(Item(f"reconciled {row.of}", Measured("metrics, change for the better", NO_LOSS, gains)))
+    groups = {row.of: [row] for row in report.coherence if row.of in ("total", MEAN_OF_TARGETS)}
+    groups["each category"] = [row for row in report.coherence if row.of not in groups]
+    for of, rows in groups.items():
+        gains = tuple(value for row in rows for value in row.gains.values())
+        if gains:
+            found.append(Item(f"reconciled, {of}", Measured("metrics, change for the better", NO_LOSS, gains)))
     return found
 
 
@@ -309,12 +326,18 @@ def sum_rows(
 
 
 def coherence_rows(windows: Sequence[TrustWindow], columns: Mapping[str, int]) -> list[CoherenceRow]:
-    """The total, the means over categories, each category."""
-    before = [(window.facts.actual, window.record.unreconciled) for window in windows]
-    after = [(window.facts.actual, window.record.money) for window in windows]
-    rows = [CoherenceRow(name, scores_of(before, column), scores_of(after, column)) for name, column in columns.items()]
-    total, categories = rows[:1], rows[1:]
-    if not categories:
-        return total
-    means = [mean_scores([getattr(row, when) for row in categories]) for when in ("before", "after")]
-    return [*total, CoherenceRow("mean of categories", *means), *categories]
+    """The total, the means over the named targets, each category."""
+    targets = [name for name in columns if name not in ("total", OTHER_TARGET)]
+    groups = {"total": ["total"], MEAN_OF_TARGETS: targets, **{name: [name] for name in columns if name != "total"}}
+    compared = [
+        Compared(window.facts.customer_ids, window.facts.actual, window.record.unreconciled, window.record.money)
+        for window in windows
+    ]
+    told = compare_columns(compared, list(columns.values()))
+    drawn = drawn_gains(compared, columns, {of: names for of, names in groups.items() if names})
+    rows = []
+    for of, names in groups.items():
+        if names:
+            before, after = (mean_scores([told[columns[name]][when] for name in names]) for when in (0, 1))
+            rows.append(CoherenceRow(of, before, after, drawn[of]))
+    return rows

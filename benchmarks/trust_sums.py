@@ -1,7 +1,8 @@
 """Intervals for sums over sets of customers: how many hold, how wide they are, and how wide a simple peer would have to be.
 
 The peer adds up last-90-days ÷ 3 and puts around it the errors that such sums had in earlier windows. How far into their
-tails it reaches is set, after the fact, so that it covers as many of the judged sums as ours do: only width is compared.
+tails it reaches is set, after the fact and for each column of money, so that it covers as many of the judged sums as ours
+do: only width is compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -142,10 +143,12 @@ def peer_intervals(
 
 
 def with_peer(sums: pd.DataFrame, errors: Mapping[date, pd.DataFrame]) -> pd.DataFrame:
-    """The sums with `peer_lower` and `peer_upper`, of the least reach at which the peer covers as many as ours do.
+    """The sums with `peer_lower` and `peer_upper`, in each column of the least reach at which the peer covers as many."""
+    return pd.concat([_at_our_coverage(rows, errors) for _, rows in sums.groupby("column", sort=False)])
 
-    By bisection: coverage only grows with reach. If even WIDEST_REACH does not do, that is what stays.
-    """
+
+def _at_our_coverage(sums: pd.DataFrame, errors: Mapping[date, pd.DataFrame]) -> pd.DataFrame:
+    """By bisection: coverage only grows with reach. If even WIDEST_REACH does not do, that is what stays."""
     wanted = float(covers(sums, "lower", "upper").mean())
     low, high = 0.0, WIDEST_REACH
     for _ in range(HALVINGS):
@@ -173,7 +176,8 @@ class SumCoverage:
     """A group of sums: how many, the shares that we and the peer cover, and how wide the intervals are on average.
 
     width, peer_width: mean of width ÷ our predicted sum (the same divisor for both), over sums of which we predict > 0.
-    money_ratio: our mean width in money ÷ the peer's, where the greatest sums decide.
+    ratio: our mean of that ÷ the peer's; money_ratio: our mean width in money ÷ the peer's, where the largest sums decide.
+    Both ratios are taken in each column of money and then averaged, so that a column whose sums are near 0 does not decide.
     """
 
     sums: int
@@ -181,25 +185,28 @@ class SumCoverage:
     peer_covered: float
     width: float
     peer_width: float
+    ratio: float
     money_ratio: float
-
-    @property
-    def ratio(self) -> float:
-        """Our mean relative width ÷ the peer's."""
-        return self.width / self.peer_width if self.peer_width > 0 else float("inf")
 
 
 def coverage_of(sums: pd.DataFrame) -> SumCoverage:
     """What holds of these sums, which need not be all that the peer's reach was set on."""
-    width = (sums["upper"] - sums["lower"]).to_numpy()
-    peer_width = (sums["peer_upper"] - sums["peer_lower"]).to_numpy()
-    point = sums["point"].to_numpy()
-    told = point > 0
+    point = sums["point"].where(sums["point"] > 0)
+    widths = pd.DataFrame(
+        {
+            "column": sums["column"],
+            "money": sums["upper"] - sums["lower"],
+            "peer_money": sums["peer_upper"] - sums["peer_lower"],
+        }
+    )
+    widths = widths.assign(relative=widths["money"] / point, peer_relative=widths["peer_money"] / point)
+    by_column = widths.groupby("column").mean()
     return SumCoverage(
         len(sums),
         float(covers(sums, "lower", "upper").mean()),
         float(covers(sums, "peer_lower", "peer_upper").mean()),
-        float((width[told] / point[told]).mean()),
-        float((peer_width[told] / point[told]).mean()),
-        float(width.mean() / peer_width.mean()) if peer_width.mean() > 0 else float("inf"),
+        float(widths["relative"].mean()),
+        float(widths["peer_relative"].mean()),
+        float((by_column["relative"] / by_column["peer_relative"]).mean()),
+        float((by_column["money"] / by_column["peer_money"]).mean()),
     )

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.public_data import CDNOW, COMPLETE_JOURNEY, Converted, window_at
 from benchmarks.trust_bounds import Bound, Measured, together
-from benchmarks.trust_coherence import agreement_of, gain
+from benchmarks.trust_coherence import Compared, agreement_of, compare_columns, drawn_gains, gain
 from benchmarks.trust_facts import Facts, History, summed_up
 from benchmarks.trust_intervals import (
     Judged,
@@ -19,7 +19,7 @@ from benchmarks.trust_intervals import (
     outside_by_chance,
     shares_by_decile,
 )
-from benchmarks.trust_page import render
+from benchmarks.trust_page import page, render
 from benchmarks.trust_reasons import ReasonChecks, adjustment_share, checks_of, idle_features, permute, some_customers
 from benchmarks.trust_record import TrustRecord, load_record, save_record
 from benchmarks.trust_report import CustomersMissing, TrustWindow, aligned, items, report_on
@@ -298,6 +298,18 @@ def test_the_peer_reaches_beyond_what_it_has_seen_when_ours_cover_more() -> None
     assert both.peer_width == pytest.approx(1.0, abs=0.02)
 
 
+def test_the_peer_is_matched_and_compared_in_each_column_apart() -> None:
+    sums, errors = some_sums()
+    other = sums.assign(column="other", lower=sums["actual"] - 1, upper=sums["actual"] + 1)
+    past = {FIRST: pd.concat([errors[FIRST], errors[FIRST].assign(column="other")])}
+    both = with_peer(pd.concat([sums, other]), past)
+    apart = [coverage_of(rows) for _, rows in both.groupby("column")]
+    assert [each.peer_covered for each in apart] == pytest.approx([1.0, 0.8], abs=0.005)
+    assert coverage_of(both).ratio == pytest.approx(np.mean([each.ratio for each in apart]))
+    assert coverage_of(both).money_ratio == pytest.approx(np.mean([each.money_ratio for each in apart]))
+    assert coverage_of(both).money_ratio != pytest.approx(coverage_of(both).ratio)
+
+
 def test_the_peer_says_its_sum_where_nothing_like_a_set_was_there_before() -> None:
     sums, errors = some_sums()
     lower, upper = peer_intervals(sums.assign(kind="new"), errors, 0.8)
@@ -330,6 +342,19 @@ def test_a_gain_is_positive_where_the_metric_became_better(
     metric: str, before: float | None, after: float | None, expected: float | None
 ) -> None:
     assert gain(metric, before, after) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_the_noise_of_a_gain_is_that_of_two_predictions_of_the_same_customers() -> None:
+    random = np.random.default_rng(2)
+    actual = random.gamma(1.0, 50.0, (800, 2))
+    told = actual * random.gamma(4.0, 0.25, actual.shape)
+    ids = np.array([f"{number:04}" for number in range(800)])
+    same, worse = Compared(ids, actual, told, told), Compared(ids, actual, told, told[::-1])
+    columns, groups = {"total": 0, "other": 1}, {"both": ["total", "other"]}
+    assert set(drawn_gains([same], columns, groups, draws=5)["both"].values()) == {0.0}
+    assert drawn_gains([worse], columns, groups, draws=5)["both"]["d2"] > 0
+    before, after = compare_columns([worse, same], [1])[1]
+    assert before["d2"] > after["d2"]
 
 
 # ---- contributions
@@ -478,12 +503,13 @@ def test_the_page_tells_every_figure_of_a_shop_with_stores_and_categories(tmp_pa
         (name, when) for name in history.columns for when in ("all windows", *map(str, days))
     }
     assert [row.coverage.sums for row in report.sums if row.judged] == [2 * 200 * 4, 2 * 2 * 4]
-    assert [row.of for row in report.coherence] == ["total", "mean of categories", *history.columns[1:]]
+    assert [row.of for row in report.coherence] == ["total", "mean of targets", *history.columns[1:]]
     text = render(report)
     for item in items(report):
         assert f"| {item.of}" in text
         assert item.measured.figure in text
     assert "0 whose parts do not add up" in text
+    assert text in page([report], FIRST)
 
 
 def test_without_categories_other_is_not_judged_a_second_time(tmp_path: Path) -> None:
