@@ -18,14 +18,40 @@ def tried_section(performance: Mapping[str, Any]) -> str:
         "Beside each the score on the selection windows that it was behind what serves; below 0 it scored more, and lost "
         "because the lead was within chance, because of the level that nobody could know, or for having fewer parts (see "
         "how it was judged).",
+        "",
     ]
     for target in shown_targets(performance["tried"]):
         tried = performance["tried"][target]
         lost = [f"{candidate_title(each)} ({each['behind']:+.3f})" for each in tried["lost"]]
-        lines += ["", f"- **{target}**, served by {_served_title(tried['served'])} ({render_number(tried['score'])}): "]
+        lines += [f"- **{target}**, served by {_served_title(tried['served'])} ({render_number(tried['score'])}): "]
         lines[-1] += (", ".join(lost) or "nothing else was tried") + "."
         lines += [f"  Left out: {plain_name(each['name'])} ({each['why']})." for each in tried["left_out"]]
     return "\n".join(lines)
+
+
+def reconciliation_section(performance: Mapping[str, Any]) -> str:
+    """What agreement of total and parts gains or costs, by every method that was tried; the served one is marked."""
+    found = performance["reconciliation"]
+    if not found["tried"]:
+        return f"## Total and parts made to agree\n\n{found['why']}"
+    rows = []
+    for target, before in found["before"].items():
+        rows.append([target, "before", *(render_number(value) for value in before.values()), "", ""])
+        for name, tried in found["tried"].items():
+            gains = [f"{tried[block][target]:+.2%}" for block in ("selection_gains", "report_gains")]
+            mark = " ← serves" if name == found["method"] else ""
+            metrics = [render_number(value) for value in tried["metrics"][target].values()]
+            rows.append([target, f"{plain_name(name)}{mark}", *metrics, *gains])
+    header = ["target", "method", "capped R²", "D²", "nGini", "decile MAPE", "bias", "gain, selection", "gain, report"]
+    return "\n\n".join(
+        [
+            "## Total and parts made to agree",
+            f"Served: {plain_name(found['method'])}. {found['why']}",
+            found["rule"],
+            "On the report windows, with what each method had learned before them:",
+            render_table(header, rows),
+        ]
+    )
 
 
 def candidate_title(candidate: Mapping[str, Any]) -> str:
@@ -130,13 +156,13 @@ def subgroups_section(performance: Mapping[str, Any]) -> str:
     subgroups = performance["subgroups"]
     groups = [group for group in subgroups["groups"] if group["figures"]]
     rule = _served_title(performance["targets"][TOTAL_TARGET]["best_rule"])
-    measured = ("share_buying", "mean_actual", "mean_predicted", "bias", "mae", "capped_r2", "d2", "normalised_gini")
+    measured = ("mean_actual", "mean_predicted", "bias", "bias_error", "mae", "capped_r2", "d2", "normalised_gini")
     money = [
         [
             group["title"],
             f"{group['customers']:,}",
             render_share(group["figures"]["share_buying"]),
-            *(render_number(group["figures"][name]) for name in measured[1:]),
+            *(render_number(group["figures"][name]) for name in measured),
             *(render_number(group["figures"]["best_rule"][name]) for name in ("bias", "capped_r2", "normalised_gini")),
         ]
         for group in groups
@@ -149,14 +175,26 @@ def subgroups_section(performance: Mapping[str, Any]) -> str:
         ]
         for group in groups
     ]
-    header = ["", "customers", "bought", "mean actual", "mean predicted", "bias", "MAE", "capped R²", "D²", "nGini"]
+    header = [
+        "",
+        "customers",
+        "bought",
+        "mean actual",
+        "mean predicted",
+        "bias",
+        "± SE",
+        "MAE",
+        "capped R²",
+        "D²",
+        "nGini",
+    ]
     left_out = [f"- {group['title']}: {group['why']}" for group in subgroups["groups"] if not group["figures"]]
     return "\n\n".join(
         [
             "## Subgroups",
             f"The total, as it is served, on the report windows together, beside the best simple rule ({rule}). A customer's "
             "region is that of the store where most was bought before as_of. A group of one kind of customers is narrower than "
-            "the whole: R², D² and nGini within it are lower even where the model is as good.",
+            "the whole: R², D² and nGini within it are lower even where the model is as good. SE is the standard error of the bias.",
             render_table([*header, "rule: bias", "rule: capped R²", "rule: nGini"], money),
             "The purchase probability and the 80 % interval of the total:",
             render_table(["", "mean probability", "AUC", "Brier", "covered", *MISSED], buying),

@@ -10,6 +10,7 @@ from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 TWO_YEARS_DAYS = 730
 FEW_BUYERS = 200  # customers who spent, in all report windows: with fewer a figure is mostly chance
 FAR_OFF = (0.8, 1.25)  # bias of a group that is still called right
+FEWER_THAN_ALL = 0.9  # of those who ever bought; the rest may just be new
 MUCH_UNKNOWN = 0.05  # of the rows without a region
 MISSES = {True: (0.08, 0.12), False: (0.06, 0.14)}  # on one side of an 80 % interval: of the total, of its parts
 MANY_SPEND = 0.2  # of a tenth: where fewer spend, an interval that reaches down to 0 cannot miss often enough
@@ -46,7 +47,7 @@ def _of_history(content: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
     for group in content["unused_features"]:
         yield f"{_counted(len(group['features']), 'feature')} (listed above) not learned from, since {group['reason']}."
     trained = content["trained_on"]["customers"]
-    if content["buyers"] > trained:
+    if trained < FEWER_THAN_ALL * content["buyers"]:
         yield f"Learned from {trained:,} of {content['buyers']:,} customers who ever bought; what is rare among them may be missing."
 
 
@@ -122,7 +123,8 @@ def _of_groups(subgroups: Mapping[str, Any]) -> Iterator[str]:
     least, most = FAR_OFF
     told = [(group, group["figures"]) for group in subgroups["groups"] if group["figures"]]
     off = [
-        f"{group['title']} ({figures['bias']:.2f} × what came)"
+        f"{group['title']} ({figures['bias']:.2f} × what came, {_money(figures['mean_predicted'])} instead of "
+        f"{_money(figures['mean_actual'])} a customer{_give_or_take(figures['bias_error'])})"
         for group, figures in told
         if figures["bias"] is not None and not least <= figures["bias"] <= most
     ]
@@ -139,6 +141,14 @@ def _of_groups(subgroups: Mapping[str, Any]) -> Iterator[str]:
     unknown = 1 - subgroups["regions_known"]
     if unknown > MUCH_UNKNOWN:
         yield f"For {unknown:.0%} of the rows the region of the customer's store is not known."
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.0f}" if abs(amount) >= 10 else f"{amount:.2f}"
+
+
+def _give_or_take(error: float | None) -> str:
+    return "" if error is None else f", standard error of the ratio {error:.2f}"
 
 
 def _of_newcomers(content: Mapping[str, Any]) -> Iterator[str]:

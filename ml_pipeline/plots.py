@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ml_pipeline.card_text import shown_targets
 
@@ -112,12 +113,18 @@ def _deciles(tables: Mapping[str, Sequence[Mapping[str, Any]]], currency: str) -
         )
         actual = [each["actual"] for each in tenths]
         axes.plot(numbers, actual, "--s", color=VERMILION, markerfacecolor="white", clip_on=False, label="mean actual")
-        axes.set_yscale("function", functions=(np.sqrt, np.square))  # or the lower tenths could not be told from 0
+        axes.set_yscale("function", functions=(_root, np.square))  # or the lower tenths could not be told from 0
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if axes.get_ylim()[1] > 5 else f"{value:g}")
         axes.set_ylim(0, 1.05 * max(*(each[key] for each in tenths for key in ("predicted", "actual")), 1e-6))
 
     unit = f"spend in 30 days ({currency})"
     return _panels(tables, panel, unit, "Mean predicted and mean actual spend, square-root scale")
+
+
+def _root(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """0 below 0, where nothing is drawn."""
+    root: npt.NDArray[np.float64] = np.sqrt(np.maximum(values, 0.0))
+    return root
 
 
 def _coverage(intervals: Mapping[str, Mapping[str, Any]]) -> bytes:

@@ -124,6 +124,7 @@ def _figures(rows: ReportedRows, belongs: BoolArray) -> dict[str, Any]:
         "mean_actual": float(actual.mean()),
         "mean_predicted": float(predicted.mean()),
         "bias": bias(actual, predicted),
+        "bias_error": bias_error(actual, predicted),
         "mae": mae(actual, predicted),
         "capped_r2": capped_r2(actual, predicted),
         "d2": d2(actual, predicted),
@@ -141,6 +142,17 @@ def _figures(rows: ReportedRows, belongs: BoolArray) -> dict[str, Any]:
             "normalised_gini": normalised_gini(actual, rule),
         },
     }
+
+
+def bias_error(actual: FloatArray, predicted: FloatArray) -> float | None:
+    """Standard error of the bias over n customers, as that of a ratio of sums (Cochran 1977, chapter 6).
+
+    None when nobody spent anything or there is one customer.
+    """
+    off = bias(actual, predicted)
+    if off is None or len(actual) < 2:
+        return None
+    return float((predicted - off * actual).std(ddof=1) / np.sqrt(len(actual)) / actual.mean())
 
 
 def group_by_activity(observations: Observations, days: Sequence[date]) -> dict[str, BoolArray | None]:

@@ -373,11 +373,59 @@ class ModelInfo(Message):
 
 
 class ModelPerformance(Message):
-    """The backtest as it was written when the bundle was trained."""
+    """All that the model card says, as it was written when the bundle was trained; money in `currency`.
+
+    What a bundle of an earlier version had not measured is left out.
+    """
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
     model_version: str
-    targets: Any = Field(description="Per target: what serves, the best simple rule, and every candidate's metrics.")
+    as_of: str = Field(description="The day it was trained as of: nothing on or after it was seen.")
+    horizon_days: int | None
+    currency: str
+    calibration_days: list[str] = Field([], description="First days of the windows that corrections learned from.")
+    selection_days: list[str] = Field([], description="First days of the windows that chose what serves.")
+    report_days: list[str] = Field([], description="First days of the windows that every figure is measured on.")
+    purge_days: int | None = Field(None, description="Labels of training rows end so many days after their as_of.")
+    selection_rule: str | None = None
+    populations: dict[str, Any] | None = Field(None, description="Rows per population (all, active_90d) and window.")
+    targets: dict[str, Any] = Field(
+        description="Per target: what serves, the best simple rule, and every candidate's metrics."
+    )
+    verdicts: dict[str, str] | None = Field(
+        None, description="Per target in a sentence: what serves, and whether it held up."
+    )
+    tried: dict[str, Any] | None = Field(
+        None, description="Per target what lost, the best first, and how far it was behind on selection."
+    )
+    deciles: dict[str, Any] | None = Field(
+        None, description="Per target, by tenth of prediction: mean predicted and mean actual spend."
+    )
+    categories_exceed_total: dict[str, Any] | None = Field(
+        None, description="Share of customers whose categories say more than the total."
+    )
+    reconciliation: dict[str, Any] | None = Field(
+        None, description="How total and categories are made to agree, and what that cost."
+    )
+    probability: dict[str, Any] | None = Field(
+        None, description="Of buying at all: AUC, log loss, Brier score, and `reliability` by tenth."
+    )
+    intervals: dict[str, Any] | None = Field(
+        None, description="Per target: share below and above the 80 % interval, overall and by tenth."
+    )
+    subgroups: dict[str, Any] | None = Field(
+        None,
+        description="Everyone, active, new, dormant, one purchase, each store region: the total beside the best rule.",
+    )
+    leaks: dict[str, Any] | None = Field(
+        None, description="What was checked so that nothing of the future was learned from."
+    )
+    data: dict[str, Any] | None = Field(
+        None, description="First and last day of the data, and rows kept and set aside per table."
+    )
+    limits: list[str] | None = Field(None, description="What the bundle is known not to know, in sentences.")
+    how_to_read: list[str] | None = Field(None, description="What the metrics mean, in sentences.")
+    plots: dict[str, list[str]] | None = Field(None, description="Files of the plots, relative to the model card.")
 
 
 # ---- bulk jobs

@@ -34,6 +34,12 @@ class ModelService:
         }
 
     def performance(self) -> dict[str, Any]:
-        """The backtest of what is loaded, every candidate beside the best simple rule. Raises what the registry raises."""
+        """All that the model card says of what is loaded, with the unit of its money. Raises what the registry raises."""
         model = self._registry.serving()
-        return {"model_version": model.version, **self._registry.backtest(model.bundle.bundle_id)}
+        return {
+            "model_version": model.version,
+            "as_of": model.bundle.as_of.isoformat(),
+            "horizon_days": model.bundle.content.get("horizon_days"),
+            "currency": model.bundle.currency,
+            **self._registry.backtest(model.bundle.bundle_id),
+        }
