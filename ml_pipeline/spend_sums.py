@@ -51,7 +51,9 @@ def sum_spend(snapshot: Snapshot, learned: Mapping[str, Any], positions: npt.Arr
 
     learned: the bundle's `sums`. One customer's interval is his own; nobody's is 0 to 0.
     """
-    rows = np.unique(np.asarray(positions, dtype=np.int64))
+    wanted = np.zeros(snapshot.n_customers, dtype=bool)
+    wanted[np.asarray(positions, dtype=np.int64)] = True
+    rows = np.flatnonzero(wanted)
     names = money_columns(snapshot.targets)
     money, variance = snapshot.money(rows)
     spend = dict(zip(names, np.rint(money * CENTS).astype(np.int64).sum(axis=0).tolist(), strict=True))

@@ -118,11 +118,13 @@ class Tally:
 
     def statistics(self, model: Model) -> Mapping[str, Any]:
         """Money over distinct customers, however often each is in the file; None where there is no customer."""
-        customers = np.unique(np.concatenate([np.empty(0, np.int64), *self._positions]))
+        seen = np.zeros(model.snapshot.n_customers, dtype=bool)
+        for positions in self._positions:
+            seen[positions] = True
+        customers = np.flatnonzero(seen)
         together = sum_spend(model.snapshot, model.bundle.content["sums"], customers)
         intervals = together.intervals
-        spend = model.snapshot.columns(customers)["predicted_total_spend"]
-        cents = np.rint(spend * CENTS).astype(np.int64)
+        cents = np.rint(model.snapshot.money(customers)[0][:, 0] * CENTS).astype(np.int64)
         some = len(cents) > 0
         return {
             "total_predicted_spend": together.money[TOTAL_TARGET],

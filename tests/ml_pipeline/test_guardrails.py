@@ -7,6 +7,7 @@ import pytest
 from ml_pipeline.calendar_features import TargetMonthCos, TargetMonthSin
 from ml_pipeline.features import feature_names
 from ml_pipeline.guardrails import TrainedRanges, reached_cap, trained_ranges, within_cap
+from ml_pipeline.reconcile import PLAIN_METHODS
 from ml_pipeline.train import profile_of
 from ml_pipeline.training_set import SEASONS_SEEN_DAYS, plan_windows
 
@@ -152,12 +153,16 @@ def test_who_spends_fifty_times_what_everybody_does_is_told_capped_and_finite(tr
     assert {one["feature"] for one in told} <= {names[index] for index in money}
 
 
-def test_a_customer_that_only_reaches_the_cap_is_told_too(trained_shop):
+@pytest.mark.parametrize("method", PLAIN_METHODS, ids=lambda method: method["name"])
+def test_a_customer_that_only_reaches_the_cap_is_told_too(trained_shop, method):
+    """Whatever makes total and parts agree: parts that are below their own caps add up to more than the total's."""
     rows = np.flatnonzero(trained_shop.snapshot.columns(range(200))["predicted_total_spend"] > 1)[:5]
     features = trained_shop.snapshot.features(rows)
     content = trained_shop.predictor.metadata.content
     lowered = {**content["serving"], "total": {**content["serving"]["total"], "cap": 1.0}}
-    metadata = replace(trained_shop.predictor.metadata, content={**content, "serving": lowered})
+    metadata = replace(
+        trained_shop.predictor.metadata, content={**content, "serving": lowered, "reconciliation": method}
+    )
     answers = replace(trained_shop.predictor, metadata=metadata).predict(features)
     assert answers.money[:, 0].tolist() == [100] * len(rows)
     assert answers.extrapolated.all()
