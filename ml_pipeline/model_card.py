@@ -10,6 +10,7 @@ from ml_pipeline.card_sections import (
     images,
     intervals_section,
     limits_section,
+    reconciliation_section,
     subgroups_section,
     tried_section,
 )
@@ -96,6 +97,7 @@ def write_model_card(
         ),
         tried_section(performance),
         deciles_section(performance),
+        reconciliation_section(performance),
         _exceeding(performance, targets),
         _probability(performance),
         intervals_section(performance),
@@ -121,7 +123,9 @@ def candidate_rows(contest: Mapping[str, Any], population: str) -> list[list[str
         metrics = candidate["metrics"].get(population) or {}
         rows.append([f"{title}{mark}", *(render_number(metrics.get(name)) for name in METRIC_TITLES)])
     reconciled = contest["reconciled"].get(population) or {}
-    rows.append(["served, parts scaled to the total", *(render_number(reconciled.get(name)) for name in METRIC_TITLES)])
+    rows.append(
+        ["served, total and parts made to agree", *(render_number(reconciled.get(name)) for name in METRIC_TITLES)]
+    )
     return rows
 
 
@@ -352,7 +356,7 @@ def _exceeding(backtest: Mapping[str, Any], targets: Sequence[str]) -> str:
     header = ["", *POPULATION_TITLES.values()]
     titles = {
         "best_rules": "the best simple rule of each target",
-        "before_scaling": "what serves each target, before scaling",
+        "before_scaling": "what serves each target, before it agrees",
         "served": "served",
     }
     shares = backtest["categories_exceed_total"]

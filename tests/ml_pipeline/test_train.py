@@ -272,7 +272,10 @@ def plain_formula(formula, target, number, column, targets, total):
 
 @pytest.fixture
 def recomputed(trained_shop):
-    """50 buyers: what the metadata and the members' files make of their features, and where they are in the snapshot."""
+    """50 buyers: what the metadata and the members' files make of their features, and where they are in the snapshot.
+
+    The last is a function of the numbers before they agree, per target, from each target's formula.
+    """
     folder = versions_dir(trained_shop.models) / trained_shop.pair.bundle_id
     metadata = json.loads((folder / "metadata.json").read_text())
     everyone = trained_shop.snapshot.features(range(trained_shop.snapshot.n_customers))
@@ -294,22 +297,40 @@ def recomputed(trained_shop):
     return metadata, rows, number, served
 
 
-def test_formula_and_members_of_a_served_blend_are_enough_to_recompute_the_predicted_total(trained_shop, recomputed):
+def plain_agreement(method, total, parts):
+    """Total and parts (50, k) made to agree, as a reader of the metadata would compute it."""
+    match method["name"]:
+        case "top_down":
+            agreed = total
+        case "bottom_up":
+            agreed = parts.sum(axis=1)
+        case "half_and_half":
+            agreed = (total + parts.sum(axis=1)) / 2
+        case "mint":
+            gap = np.array([1.0, *[-1.0] * parts.shape[1]])
+            for row, told in enumerate(np.column_stack([total, parts])):
+                scale = np.diag(np.maximum(told, method["floors"]))
+                errors = scale @ np.array(method["covariance"]) @ scale
+                told = np.maximum(told - errors @ gap * (gap @ told) / (gap @ errors @ gap), 0)
+                total[row], parts[row] = told[0], told[1:]
+            agreed = total
+    return agreed, parts / parts.sum(axis=1, keepdims=True) * agreed[:, None]
+
+
+def test_metadata_and_members_of_a_served_blend_are_enough_to_recompute_the_predicted_total_and_parts(
+    trained_shop, recomputed
+):
+    """Each by its formula, then made to agree; a cent may go to another part in rounding."""
     metadata, rows, _, served = recomputed
     assert metadata["serving"]["total"]["kind"] == "blend"
-    answered = trained_shop.snapshot.columns(rows)["predicted_total_spend"]
-    np.testing.assert_allclose(served("total"), answered, rtol=1e-6, atol=0.0051)
-    assert len(set(answered)) > 40
-
-
-def test_the_predicted_parts_can_be_recomputed_too(trained_shop, recomputed):
-    """Each by its formula, then all scaled to the total; a cent may go to another part in rounding."""
-    metadata, rows, _, served = recomputed
-    total = served("total")
-    parts = {name: served(name, total) for name in (*metadata["targets"], "other")}
-    for name, part in parts.items():
-        answered = trained_shop.snapshot.columns(rows)[f"predicted_{name}_spend"]
-        np.testing.assert_allclose(part / sum(parts.values()) * total, answered, rtol=1e-6, atol=0.0151)
+    total, names = served("total"), (*metadata["targets"], "other")
+    parts = np.column_stack([served(name, total) for name in names])
+    agreed, parts = plain_agreement(metadata["reconciliation"], total, parts)
+    columns = trained_shop.snapshot.columns(rows)
+    np.testing.assert_allclose(agreed, columns["predicted_total_spend"], rtol=1e-6, atol=0.0051)
+    assert len(set(columns["predicted_total_spend"])) > 40
+    for name, part in zip(names, parts.T, strict=True):
+        np.testing.assert_allclose(part, columns[f"predicted_{name}_spend"], rtol=1e-6, atol=0.0151)
 
 
 def test_the_purchase_probability_can_be_recomputed_too(trained_shop, recomputed):
