@@ -275,6 +275,20 @@ def test_what_is_reported_does_not_choose_what_serves_nor_what_it_says(lively):
         assert other.contests[target].noise == contest.noise
         assert other.contests[target].served.name == contest.served.name
         same_numbers(backtest, other, (*PLAN.selection, *PLAN.report), target)
+    assert other.agreement.choice.why == backtest.agreement.choice.why
+    assert other.agreement.on_report == backtest.agreement.on_report
+    for day, told in backtest.served.items():
+        for target, money in told.items():
+            np.testing.assert_array_equal(other.served[day][target], money)
+
+
+def test_total_and_parts_agree_on_every_judged_window_that_is_reported(lively):
+    backtest, report = lively
+    assert set(backtest.served) == {*PLAN.selection, *PLAN.report}
+    for told in backtest.served.values():
+        np.testing.assert_allclose(told["grocery"] + told["other"], told["total"], rtol=1e-9)
+    assert set(report["reconciliation"]["tried"]) == {"top_down", "bottom_up", "half_and_half", "mint"}
+    assert report["categories_exceed_total"]["all"]["served"] == 0
 
 
 def test_training_rows_whose_labels_reach_into_the_judged_window_are_refused(lively):
