@@ -84,7 +84,7 @@ def _observe(engine: Backend, prepared: Prepared, days: Sequence[date], targets:
     waiting = _waiting(prepared, days)
     counted = engine.to_pyarrow(waiting.group_by("registered").aggregate(n=waiting.count()))
     ages = registration_ages(counted["registered"].to_numpy().astype(np.float64))
-    n = np.bincount(ages, weights=counted["n"].to_numpy(), minlength=len(REGISTRATION_AGES))
+    n = _by_age(ages, counted["n"].to_numpy())
     columns = money_columns(targets)
     labels = build_targets(prepared.purchases, days, targets)
     labels = labels.filter(labels.transactions > 0)
@@ -198,7 +198,13 @@ def _unknown(bound: FloatArray) -> Expected:
 
 
 def _sums(waiting: Waiting, values: FloatArray) -> FloatArray:
-    return np.bincount(waiting.age, weights=values, minlength=len(REGISTRATION_AGES))
+    return _by_age(waiting.age, values)
+
+
+def _by_age(age: npt.NDArray[np.uint8], values: npt.NDArray[Any]) -> FloatArray:
+    """Sums of values (n,) per registration age."""
+    sums: FloatArray = np.bincount(age, weights=values, minlength=len(REGISTRATION_AGES)).astype(np.float64)
+    return sums
 
 
 def credibility(n: FloatArray, sums: FloatArray, squares: FloatArray) -> FloatArray:
