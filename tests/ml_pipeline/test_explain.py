@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -7,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_pipeline import explain as explain_module
+from ml_pipeline.bundle import ServingPair, write_pointer
 from ml_pipeline.command import run_command
 from ml_pipeline.explain import COLUMNS, main
 from ml_pipeline.predictor import load_predictor
 from ml_pipeline.reasons import explain_customers
-from ml_pipeline.snapshot import load_snapshot, money_columns
+from ml_pipeline.snapshot import load_snapshot, money_columns, write_snapshot
 from tests.ml_pipeline.booster_pair import PRIOR, write_booster_pair
 
 BUYERS = ("00042", *(f"B{number:02d}" for number in range(25)))
@@ -110,6 +112,27 @@ def test_who_never_bought_has_one_reason_per_number(models, ids, tmp_path):
         (target, PRIOR[target], 0.0) for target in TARGETS
     ]
     assert {row["words"] for row in rows} == {"has not bought yet: what such customers usually spend"}
+
+
+def test_what_belongs_to_no_fact_has_a_row_of_its_own_in_the_end(ids, tmp_path):
+    """The snapshot's total is 7.00 more than the bundle says."""
+    folder = tmp_path / "models"
+    pair = write_booster_pair(folder, BUYERS, [])
+    snapshot, predictor = load_snapshot(folder, pair.snapshot_id), load_predictor(folder, pair.bundle_id)
+    features = snapshot.features(range(len(BUYERS)))
+    answers = predictor.predict(features)
+    moved = write_snapshot(
+        folder, as_of=snapshot.as_of, bundle_id=pair.bundle_id, currency="INR", targets=snapshot.targets,
+        raw_names=predictor.raw_names, customer_ids=snapshot.customer_ids(range(len(BUYERS))), features=features,
+        answers=replace(answers, money=answers.money + np.array([700, 0, 0, 0, 700])),
+    )  # fmt: skip
+    write_pointer(folder, ServingPair(pair.bundle_id, moved))
+    explain((folder, pair), ids, tmp_path / "out.csv")
+    totals = [number for number in numbers_of(read_csv(tmp_path / "out.csv")) if number[0]["target"] == "total"]
+    assert len(totals) == 4
+    for number in totals:
+        assert (number[-1]["theme"], number[-1]["words"]) == ("adjustment", "what belongs to no single fact")
+        assert abs(cents(number[-1]["amount"]) - 700) <= 2
 
 
 def test_slices_do_not_show_in_the_file(models, ids, tmp_path, monkeypatch):

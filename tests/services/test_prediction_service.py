@@ -151,6 +151,14 @@ def test_baseline_reasons_and_adjustment_add_up_to_what_is_served_to_the_cent(ex
             assert sum(map(cents, parts)) == cents(served) == cents(account["prediction"])
 
 
+def test_every_buyer_starts_at_one_baseline_and_next_to_nothing_is_left_to_adjust(explaining):
+    answers = [explaining.predict({"customer_id": customer}, explain=True) for customer in BUYERS]
+    for column in zip(*map(accounts, answers), strict=True):
+        assert len({account["baseline"] for account, _served in column}) == 1
+        assert column[0][0]["baseline"] > 0
+        assert max(abs(account["adjustment"]) for account, _served in column) <= 0.02
+
+
 def test_reasons_are_in_words_and_contributions_in_the_order_of_their_money(explaining):
     explanation = explaining.predict({"customer_id": BUYERS[3]}, explain=True)["explanation"]
     assert explanation["currency"] == "INR"
