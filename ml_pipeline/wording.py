@@ -69,9 +69,9 @@ def is_nothing(amount: float) -> bool:
 
 
 def pace(per_30_days: float) -> str:
-    """How often: `about 2.3 times per 30 days`, below that `about once every 75 days`."""
-    if per_30_days <= 0:
-        return "hardly ever"
+    """How often: `about 2.3 times per 30 days`, below that `about once every 75 days`, `less than once a year`."""
+    if per_30_days < 30 / 365:
+        return "less than once a year"
     if number(per_30_days) == "1" or per_30_days > 1:
         return f"about {times(per_30_days)} per 30 days"
     return f"about once every {days(30 / per_30_days)}"

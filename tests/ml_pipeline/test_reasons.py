@@ -132,8 +132,8 @@ def test_numbers_are_rounded_to_what_is_meant():
         "more than 99 %",
         "100 %",
     ]
-    assert [pace(value) for value in (0.0, 0.97, 0.5, 2.3)] == [
-        "hardly ever", "about once per 30 days", "about once every 60 days", "about 2.3 times per 30 days",
+    assert [pace(value) for value in (0.0, 1e-6, 0.97, 0.5, 2.3)] == [
+        "less than once a year", "less than once a year", "about once per 30 days", "about once every 60 days", "about 2.3 times per 30 days",
     ]  # fmt: skip
     assert money(1_234_567.875, "EUR") == "1,234,568 EUR"  # a float32 does not hold its cents
 
