@@ -11,7 +11,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -58,6 +60,39 @@ class Member(ABC):
 # Boosters on their own
 
 
+class SharedXGBoost:
+    """An XGBoost booster that threads use one after the other: to set its number of threads while another thread predicts
+    makes that prediction fail, and predictions from a DMatrix share a cache."""
+
+    def __init__(self, booster: Any) -> None:
+        self.booster = booster
+        self._turn = Lock()
+
+    def values(self, features: Matrix, threads: int, kind: str) -> FloatArray:
+        """By `inplace_predict` on the array: a DMatrix per call costs more than the trees."""
+        with self._turn:
+            self.booster.set_param({"nthread": threads})
+            values = self.booster.inplace_predict(features, missing=np.nan, validate_features=False, predict_type=kind)
+        return np.asarray(values, dtype=np.float64)
+
+    def contributions(self, features: Matrix, scale: Scale) -> Contributions:
+        """Exact Shapley values of the trees along their own paths (TreeSHAP, Lundberg et al. 2018), float32 inside."""
+        import xgboost
+
+        with self._turn:
+            self.booster.set_param({"nthread": 1})
+            rows = xgboost.DMatrix(features, missing=np.nan, nthread=1)
+            found = self.booster.predict(rows, pred_contribs=True, validate_features=False)
+        return Contributions(scale, float(found[0, -1]), found[:, :-1].astype(np.float64))
+
+    @cached_property
+    def scale(self) -> Scale:
+        """What the trees add up to."""
+        with self._turn:
+            config = json.loads(self.booster.save_config())
+        return _scale_of(config["learner"]["objective"]["name"])
+
+
 class XGBoostMember(Member):
     """An XGBoost booster, saved as JSON."""
 
@@ -65,21 +100,19 @@ class XGBoostMember(Member):
     suffix = ".json"
 
     def __init__(self, booster: Any) -> None:
-        self._booster = booster
+        self._shared = SharedXGBoost(booster)
 
     def predict(self, features: Matrix, threads: int = 1) -> FloatArray:
         """The booster's value, floored at 0: squared error may fall below."""
-        return np.maximum(_xgboost_values(self._booster, features, threads, "value"), 0.0)
+        return np.maximum(self._shared.values(features, threads, "value"), 0.0)
 
     def contributions(self, features: Matrix) -> Contributions:
         """Of the trees, on the scale of the booster's link."""
-        config = json.loads(self._booster.save_config())
-        scale = _scale_of(config["learner"]["objective"]["name"])
-        return _xgboost_contributions(self._booster, features, scale)
+        return self._shared.contributions(features, self._shared.scale)
 
     def save(self, path: Path) -> None:
         """As XGBoost JSON with the feature names inside."""
-        self._booster.save_model(path)
+        self._shared.booster.save_model(path)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -118,13 +151,6 @@ class LightGBMMember(Member):
         return cls(lightgbm.Booster(model_file=str(path)))
 
 
-def _xgboost_values(booster: Any, features: Matrix, threads: int, kind: str) -> FloatArray:
-    """By `inplace_predict` on the array: a DMatrix per call costs more than the trees."""
-    booster.set_param({"nthread": threads})
-    values = booster.inplace_predict(features, missing=np.nan, validate_features=False, predict_type=kind)
-    return np.asarray(values, dtype=np.float64)
-
-
 def _lightgbm_values(booster: Any, features: Matrix, threads: int, *, raw: bool = False) -> FloatArray:
     """From the array by position; names were checked when the bundle was loaded."""
     return np.asarray(booster.predict(features, num_threads=threads, raw_score=raw), dtype=np.float64)
@@ -147,17 +173,8 @@ def _scale_of(objective: str) -> Scale:
     return SCALES[objective]
 
 
-def _xgboost_contributions(booster: Any, features: Matrix, scale: Scale) -> Contributions:
-    """Exact Shapley values of the trees along their own paths (TreeSHAP, Lundberg et al. 2018), float32 inside."""
-    import xgboost
-
-    rows = xgboost.DMatrix(features, missing=np.nan, nthread=1)
-    found = booster.predict(rows, pred_contribs=True, validate_features=False).astype(np.float64)
-    return Contributions(scale, float(found[0, -1]), found[:, :-1])
-
-
 def _lightgbm_contributions(booster: Any, features: Matrix, scale: Scale) -> Contributions:
-    """The same, by LightGBM."""
+    """Exact Shapley values of the trees along their own paths (TreeSHAP, Lundberg et al. 2018)."""
     found = np.asarray(booster.predict(features, num_threads=1, pred_contrib=True), dtype=np.float64)
     return Contributions(scale, float(found[0, -1]), found[:, :-1])
 
@@ -258,11 +275,15 @@ class XGBoostRateMember(RateMember):
 
     library = "xgboost_rate"
 
+    def __init__(self, offset: Offset, booster: Any) -> None:
+        super().__init__(offset, booster)
+        self._shared = SharedXGBoost(booster)
+
     def _raw(self, features: Matrix, threads: int) -> FloatArray:
-        return _xgboost_values(self._booster, features, threads, "margin")
+        return self._shared.values(features, threads, "margin")
 
     def _corrections(self, features: Matrix) -> Contributions:
-        return _xgboost_contributions(self._booster, features, "log")
+        return self._shared.contributions(features, "log")
 
     def _text(self) -> str:
         return bytes(self._booster.save_raw("json")).decode("utf-8")

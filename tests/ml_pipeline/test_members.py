@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -227,6 +228,20 @@ def test_contributions_of_a_row_alone_are_those_among_all(taken_apart):
         alone = member.contributions(features[row : row + 1])
         np.testing.assert_array_equal(alone.parts[0], found.parts[row])
         assert alone.base == found.base
+
+
+def test_threads_that_ask_at_once_get_what_each_gets_alone(taken_apart):
+    member, features, found = taken_apart
+    alone = member.predict(features[:32])
+
+    def ask(row):
+        asked = features[row : row + 1]
+        return member.predict(asked)[0], member.contributions(asked).parts[0]
+
+    with ThreadPoolExecutor(4) as threads:
+        for row, (predicted, parts) in enumerate(threads.map(ask, range(32))):
+            assert predicted == alone[row]
+            np.testing.assert_array_equal(parts, found.parts[row])
 
 
 def test_a_member_that_was_saved_is_taken_apart_as_before(taken_apart, tmp_path):
