@@ -22,7 +22,7 @@ from benchmarks.trust_intervals import (
 from benchmarks.trust_page import page, render
 from benchmarks.trust_reasons import ReasonChecks, adjustment_share, checks_of, idle_features, permute, some_customers
 from benchmarks.trust_record import TrustRecord, load_record, save_record
-from benchmarks.trust_report import CustomersMissing, TrustWindow, aligned, items, report_on
+from benchmarks.trust_report import CustomersMissing, TrustWindow, aligned, interval_rows, items, report_on
 from benchmarks.trust_sums import (
     SIZES,
     CustomerSet,
@@ -71,9 +71,10 @@ def facts(n: int, day: date = FIRST, columns: int = 2, stores: list[str] | None 
 # ---- facts
 
 
-def test_facts_are_those_of_the_window_and_other_is_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("passed", [4, 200])
+def test_facts_are_those_of_the_window_and_other_is_the_rest(passed: int, tmp_path: Path) -> None:
     shop = a_shop(tmp_path)
-    day = FIRST + timedelta(days=200)
+    day = FIRST + timedelta(days=passed)
     targets = {"grocery": "GROCERY", "fuel": "FUEL"}
     window, told = window_at(shop.purchases, day, targets), summed_up(shop, targets).facts_at(day)
     assert told.customer_ids.tolist() == window.customer_ids.tolist()
@@ -321,9 +322,17 @@ def test_the_peer_says_its_sum_where_nothing_like_a_set_was_there_before() -> No
 
 
 def test_agreement_counts_who_exceeds_the_total_and_whose_cents_do_not_add_up() -> None:
-    money = np.array([[10.0, 6.0, 3.0, 1.0], [10.0, 8.0, 2.01, 0.0], [0.3, 0.1, 0.2, 0.0], [5.0, 1.0, 1.0, 2.99]])
+    money = np.array(
+        [
+            [10.0, 6.0, 3.0, 1.0],
+            [10.0, 8.0, 2.01, 0.0],
+            [0.3, 0.1, 0.2, 0.0],
+            [5.0, 1.0, 1.0, 2.99],
+            [9.0, 6.0, 3.0, 1.0],
+        ]
+    )
     told = agreement_of(money)
-    assert (told.customers, told.over_total, told.not_adding_up) == (4, 1, 2)
+    assert (told.customers, told.over_total, told.not_adding_up) == (5, 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -377,8 +386,8 @@ def cents(features: np.ndarray) -> np.ndarray:
 def test_an_input_that_is_said_to_contribute_nothing_and_does_is_found(third: float, changes: bool) -> None:
     features = np.column_stack([np.arange(50.0), np.arange(50.0), third * np.arange(50.0)]).astype(np.float32)
     contributions = np.zeros((50, 1, 3))
-    contributions[:, 0, 0] = 2 * features[:, 0] - 1
-    told = Told(np.ones(1), contributions, np.zeros((50, 1)))
+    contributions[:, 0, 0] = 2 * features[:, 0] - 1.5
+    told = Told(np.ones(1), contributions, np.full((50, 1), 0.5))
     checks = checks_of(told, cents, features, cents(features) / 100, seconds=0.0)
     assert checks.idle == 2
     assert (checks.changed > 0) == changes
@@ -502,6 +511,9 @@ def test_the_page_tells_every_figure_of_a_shop_with_stores_and_categories(tmp_pa
     assert {(row.of, row.windows) for row in report.intervals} == {
         (name, when) for name in history.columns for when in ("all windows", *map(str, days))
     }
+    assert {(row.of, row.points) for row in report.intervals} == {
+        (name, 0.0 if name == "total" else 0.02) for name in history.columns
+    }
     assert [row.coverage.sums for row in report.sums if row.judged] == [2 * 200 * 4, 2 * 2 * 4]
     assert [row.of for row in report.coherence] == ["total", "mean of targets", *history.columns[1:]]
     text = render(report)
@@ -510,6 +522,23 @@ def test_the_page_tells_every_figure_of_a_shop_with_stores_and_categories(tmp_pa
         assert item.measured.figure in text
     assert "0 whose parts do not add up" in text
     assert text in page([report], FIRST)
+
+
+def test_the_references_learn_from_the_window_thirty_days_before_and_from_nothing_later(tmp_path: Path) -> None:
+    history = summed_up(a_shop(tmp_path), {})
+    day = FIRST + timedelta(days=240)
+    told, before = history.facts_at(day), history.facts_at(day - timedelta(days=30))
+    record, earlier = a_record(told, history.columns), a_record(before, history.columns)
+    row = interval_rows([TrustWindow(told, record, before, earlier)], "total", 0)[0]
+    said, past = record.money[:, 0], before.actual[:, 0]
+    expected = (
+        empirical_interval(earlier.money[:, 0], past, said),
+        empirical_interval(before.rule[:, 0], past, told.rule[:, 0]),
+    )
+    assert (row.by_prediction, row.by_rule) == tuple(
+        interval_score(told.actual[:, 0], *ends).mean() for ends in expected
+    )
+    assert row.score == interval_score(told.actual[:, 0], record.lower[:, 0], record.upper[:, 0]).mean()
 
 
 def test_without_categories_other_is_not_judged_a_second_time(tmp_path: Path) -> None:
