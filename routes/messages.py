@@ -273,11 +273,10 @@ class PredictionAnswer(Message):
 
 
 class BatchRow(Message):
-    """A prediction as /predict gives it, or `error` and `message` in its place."""
+    """A prediction as /predict gives it, with ?explain=true its `explanation` too, or `error` and `message` in its place."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
     customer_id: str | None = None
-    explanation: Explanation | None = Field(None, description="With ?explain=true.")
     error: str | None = None
     message: str | None = None
 
