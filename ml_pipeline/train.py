@@ -489,7 +489,9 @@ def _segment_thresholds(backtest: Backtest, observations: Observations, judged: 
 def _probability(backtest: Backtest, observations: Observations, members: Sequence[TrainedMember]) -> dict[str, Any]:
     days, everything = backtest.plan.origins, slice(0, len(observations))
     if not backtest.purchase_serves or all(each.learner is not PURCHASE for each in members):
-        rate = float(pooled(observations.bought, days, observations).mean())
+        bought = pooled(observations.bought, days, observations)
+        # Jeffreys': two rows of one customer prove little
+        rate = (float(bought.sum()) + 0.5) / (len(bought) + 1)
         return {"kind": "rate", "rate": min(max(rate, PROBABILITY_FLOOR), 1 - PROBABILITY_FLOOR)}
     calibration = learn_probability(observations, backtest.purchase, days, everything)
     return {

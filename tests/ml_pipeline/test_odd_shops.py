@@ -116,7 +116,7 @@ def test_where_everybody_always_buys_nobody_is_certain_to_buy(trained):
         (f"c{c}", END - timedelta(days=1 + c % 30 + 30 * month), 9.99) for c in range(60) for month in range(8)
     )
     assert_sound(outcome)
-    assert outcome.content["probability"] == {"kind": "rate", "rate": 0.999}
+    assert outcome.content["probability"] == {"kind": "rate", "rate": (180 + 0.5) / (180 + 1)}  # 60 on three windows
     assert (outcome.money[:, 0] == 999).all()
 
 
