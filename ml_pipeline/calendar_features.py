@@ -8,7 +8,7 @@ import ibis.expr.types as ir
 
 from ml_pipeline.feature_definitions import TIME_OF_YEAR, Feature
 from ml_pipeline.schema import HORIZON_DAYS
-from ml_pipeline.wording import Occasion, counted, days, number
+from ml_pipeline.wording import Occasion, counted
 
 MIDDLE_OF_WINDOW_DAYS = 14
 """The month of this day of the window stands for all of it."""
@@ -80,5 +80,5 @@ class TargetDaysToYearEnd(CalendarFeature):
         return float((date(as_of.year, 12, 31) - as_of).days)
 
     def said(self, value: float, occasion: Occasion) -> str:
-        when = f"{days(value)} before" if number(value) != "0" else "on"
-        return f"the {HORIZON_DAYS} days begin {when} the last day of the year"
+        first = occasion.as_of
+        return f"the {HORIZON_DAYS} days begin on {first.day} {calendar.month_name[first.month]}"
