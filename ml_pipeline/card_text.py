@@ -19,9 +19,9 @@ def render_share(value: float | None) -> str:
 
 
 def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns after the first are numbers; a bar in a cell does not end it."""
+    """A Markdown table whose columns after the first are numbers; a bar or a line break in a cell does not end it."""
     lines = [" | ".join(header), " | ".join(["---", *["---:"] * (len(header) - 1)])]
-    lines += [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
+    lines += [" | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
 
 

@@ -45,7 +45,7 @@ def _of_history(content: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
     if content["rules_only"]:
         yield f"Simple rules alone serve, because {content['rules_only']}."
     for group in content["unused_features"]:
-        yield f"{_counted(len(group['features']), 'feature')} (listed above) not learned from, since {group['reason']}."
+        yield f"Not learned from {_counted(len(group['features']), 'feature')}, since {group['reason']}."
     trained = content["trained_on"]["customers"]
     if trained < FEWER_THAN_ALL * content["buyers"]:
         yield f"Learned from {trained:,} of {content['buyers']:,} customers who ever bought; what is rare among them may be missing."
@@ -157,8 +157,8 @@ def _of_newcomers(content: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield "Known customers without any purchase are answered with 0, which is no estimate: no past one was seen."
     yield (
-        "Of a customer with one purchase little is known: the answer leans on others like him. "
-        "How well that went is measured above, under one purchase only."
+        "Of a customer with one purchase little is known: the answer leans on others like him. How well that goes stands "
+        "among the subgroups."
     )
 
 

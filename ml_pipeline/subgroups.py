@@ -17,7 +17,7 @@ from ibis.backends.duckdb import Backend
 
 from ml_pipeline.features import DAYS_SINCE_FIRST, DAYS_SINCE_LAST, TOTAL_TRANSACTIONS, transaction_count_name
 from ml_pipeline.metrics import auc, bias, brier, capped_r2, d2, mae, normalised_gini
-from ml_pipeline.tables import drop_tables
+from ml_pipeline.tables import drop_tables, materialise
 from ml_pipeline.training_set import Observations
 
 FloatArray = npt.NDArray[np.float64]
@@ -184,19 +184,23 @@ def find_regions(
     if stores is None:
         return {day: np.full(len(own), "") for day, own in ids.items()}
     asked = np.unique(np.concatenate(list(ids.values())))
-    chosen = engine.create_table(ibis.util.gen_name("asked"), ibis.memtable({"customer_id": asked.tolist()}), temp=True)
-    seen = purchases.semi_join(chosen, "customer_id")
+    chosen = materialise(engine, ibis.memtable({"customer_id": asked.tolist()}), "asked")
+    seen = materialise(engine, _seen(purchases.semi_join(chosen, "customer_id"), max(days)), "seen")
     found = {day: _look_up(engine, _usual_regions(seen, stores, day), own) for day, own in ids.items()}
-    drop_tables(engine, chosen)
+    drop_tables(engine, chosen, seen)
     return found
 
 
-def _usual_regions(purchases: ir.Table, stores: ir.Table, as_of: date) -> ir.Table:
+def _seen(purchases: ir.Table, before: date) -> ir.Table:
+    """The transactions in a store, each once per day on which something of it was taken back; all of them before a day."""
+    bought = purchases.filter(purchases.spend_units > 0, purchases.day < before, purchases.store_id.notnull())
+    return bought.select("customer_id", "store_id", "transaction_id", "day", "cancelled_on").distinct()
+
+
+def _usual_regions(seen: ir.Table, stores: ir.Table, as_of: date) -> ir.Table:
     """customer_id, region: one row per customer who bought in a store before `as_of`."""
-    stands = purchases.cancelled_on.isnull() | (purchases.cancelled_on >= as_of)
-    bought = purchases.filter(
-        purchases.spend_units > 0, purchases.day < as_of, purchases.store_id.notnull(), stands
-    ).select("customer_id", "store_id", "transaction_id", "day")
+    stands = seen.cancelled_on.isnull() | (seen.cancelled_on >= as_of)
+    bought = seen.filter(seen.day < as_of, stands).select("customer_id", "store_id", "transaction_id", "day")
     counted = bought.group_by("customer_id", "store_id").aggregate(
         transactions=bought.transaction_id.nunique(), last=bought.day.max()
     )

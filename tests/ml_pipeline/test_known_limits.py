@@ -83,7 +83,7 @@ CASES = {
     "unused features": (
         None,
         {"unused_features": [{"reason": "so it is", "features": ["a", "b"]}]},
-        "2 features (listed above) not learned from, since so it is",
+        "Not learned from 2 features, since so it is",
     ),
     "rules only": (
         None,

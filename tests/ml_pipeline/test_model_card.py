@@ -195,8 +195,8 @@ def test_a_shop_without_regions_is_told_so():
     assert "No store region is known" in subgroups([], regions_known=0.0)
 
 
-def test_a_bar_in_a_name_does_not_end_a_cell():
-    assert render_table(["", "n"], [["A|B", "1"]]).endswith("| A\\|B | 1 |")
+def test_a_bar_or_a_line_break_in_a_name_does_not_end_a_cell():
+    assert render_table(["", "n"], [["A|B\nC", "1"]]).endswith("| A\\|B C | 1 |")
 
 
 # The card, the endpoint and the metadata say the same

@@ -45,7 +45,7 @@ def words_of(picture):
 def test_the_same_values_give_the_same_bytes_whatever_the_user_set_for_matplotlib(drawn):
     import matplotlib
 
-    with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": "another", "axes.grid": False}):
+    with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": "another", "axes.linewidth": 3.0}):
         assert draw_plots(USUAL, "INR") == drawn
         assert matplotlib.rcParams["font.size"] == 20
 

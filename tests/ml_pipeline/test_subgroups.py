@@ -235,7 +235,7 @@ def test_regions_are_named_and_counted_only_where_stores_name_some():
 def test_the_error_of_the_bias_is_what_drawing_customers_anew_gives():
     rng = np.random.default_rng(2)
     actual = rng.gamma(0.5, 100.0, 400)
-    predicted = 0.5 * actual + rng.gamma(0.5, 60.0, 400)
+    predicted = actual + rng.gamma(0.5, 100.0, 400)
     draws = [rng.integers(0, 400, 400) for _ in range(600)]
     expected = np.std([predicted[rows].sum() / actual[rows].sum() for rows in draws])
     assert bias_error(actual, predicted) == pytest.approx(expected, rel=0.1)
