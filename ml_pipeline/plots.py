@@ -84,16 +84,18 @@ def _own_style() -> Iterator[None]:
 
 
 def _reliability(tenths: Sequence[Mapping[str, Any]]) -> bytes:
-    """Share that bought against mean predicted, with two standard errors, over how many customers stand where."""
+    """Share that bought against mean predicted, with what chance allows, over how many customers stand where."""
     figure = _figure(4.6, 5.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     told, came = ([tenth[key] for tenth in tenths] for key in ("predicted", "bought"))
     rows = [tenth["customers"] for tenth in tenths]
-    errors = [2 * (share * (1 - share) / n) ** 0.5 for share, n in zip(came, rows, strict=True)]
+    ends = [wilson_ends(share, n) for share, n in zip(came, rows, strict=True)]
+    errors = [
+        [max(share - low, 0.0) for share, (low, _) in zip(came, ends, strict=True)],
+        [max(high - share, 0.0) for share, (_, high) in zip(came, ends, strict=True)],
+    ]
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as it should be")
-    upper.errorbar(
-        told, came, yerr=errors, fmt="o", color=BLUE, capsize=2, label="tenth of customers, ±2 standard errors"
-    )
+    upper.errorbar(told, came, yerr=errors, fmt="o", color=BLUE, capsize=2, label="tenth of customers, 95 % interval")
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that bought within 30 days")
     upper.set_title("Reliability of the served purchase probability")
     upper.legend(loc="upper left")
@@ -101,6 +103,12 @@ def _reliability(tenths: Sequence[Mapping[str, Any]]) -> bytes:
     lower.set(xlabel="mean predicted probability", ylabel="customers", ylim=(0, 1.25 * max(rows)))
     figure.subplots_adjust(left=0.13, right=0.97, top=0.94, bottom=0.1, hspace=0.12)
     return _svg(figure, "Reliability of the served purchase probability")
+
+
+def wilson_ends(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The ends of the score interval of a share of n (Wilson 1927); at 0 and at 1 it is not empty."""
+    middle, spread = share + z**2 / (2 * n), z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return (middle - spread) / (1 + z**2 / n), (middle + spread) / (1 + z**2 / n)
 
 
 def _deciles(tables: Mapping[str, Sequence[Mapping[str, Any]]], currency: str) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_pipeline.plots import PANELS, draw_plots, plot_paths
+from ml_pipeline.plots import PANELS, draw_plots, plot_paths, wilson_ends
 
 PROJECT = Path(__file__).resolve().parents[2]
 LARGEST = 60_000  # bytes
@@ -131,3 +131,9 @@ def test_what_is_all_zero_and_what_has_few_rows_can_be_drawn():
 def test_whoever_writes_cards_or_serves_does_not_load_matplotlib():
     program = "import sys, ml_pipeline.model_card, ml_pipeline.predictor; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=PROJECT).returncode == 0
+
+
+def test_chance_allows_something_at_a_share_of_0_too():
+    """The examples of Newcombe 1998 (0 of 20, 81 of 263)."""
+    assert wilson_ends(0.0, 20) == (pytest.approx(0.0, abs=1e-12), pytest.approx(0.1611, abs=1e-4))
+    assert wilson_ends(81 / 263, 263) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
