@@ -169,18 +169,20 @@ def through_any(numbers: Sequence[Attributed], step: Callable[[FloatArray], Floa
     """The reasons in money, one (n, F) per output, after any function of k numbers at once, (n, k) → (n, k').
 
     Each number gets what the function gains by it on the straight way from all baselines to the customer's values
-    (integrated gradients, Sundararajan et al. 2017), by numerical derivatives; what they miss of the gain is spread by
-    size, so that the reasons of an output add up to its value minus its baseline. A number hands its gain to its
-    features as it got it from them.
+    (integrated gradients, Sundararajan et al. 2017), by numerical derivatives. What they miss, as where the function
+    jumps, is spread by size (by how far each number moved where none gained anything), so that the reasons of an output
+    add up to its value minus its baseline. A number hands its gain to its features as it got it from them.
     """
     values = np.column_stack([number.value for number in numbers])
     start = np.array([number.baseline for number in numbers])
     slopes = _mean_slopes(values, start, step)  # (n, k, k')
-    gains = slopes * (values - start)[:, :, None]
-    missed = step(values) - step(start[None, :]) - gains.sum(axis=1)
-    sizes = np.abs(gains).sum(axis=1)
-    share = np.divide(missed, sizes, out=np.zeros_like(missed), where=sizes > 0)
-    kept = slopes * (1 + share[:, None, :] * np.sign(gains))
+    moves = (values - start)[:, :, None]
+    gains = slopes * moves
+    missed = (step(values) - step(start[None, :]) - gains.sum(axis=1))[:, None, :]
+    sizes = np.where(np.abs(gains).sum(axis=1, keepdims=True) > 0, np.abs(gains), np.abs(moves))
+    of_all = sizes.sum(axis=1, keepdims=True)
+    gains = gains + missed * np.divide(sizes, of_all, out=np.zeros_like(sizes), where=of_all > 0)
+    kept = np.divide(gains, moves, out=slopes, where=moves != 0)  # per unit that the number moved
     found = [np.zeros(numbers[0].logs.shape) for _ in range(kept.shape[2])]
     for index, number in enumerate(numbers):
         money = number.money

@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 MISSING_IS_NAN, MISSING_GOES_LEFT = 8, 2
 """Of LightGBM's `decision_type`."""
-FAR = 1e300
-"""In place of an infinite threshold, which only parts what is missing from what is there; beyond any float32."""
 
 
 def trees_as_lightgbm(arrays: Mapping[str, npt.NDArray[Any]], n_features: int) -> str:
@@ -43,7 +41,7 @@ def _tree_lines(arrays: Mapping[str, npt.NDArray[Any]], root: int, end: int) -> 
     columns: dict[str, Any] = {
         "split_feature": split[inner],
         "split_gain": np.ones(inner.sum(), dtype=np.int64),
-        "threshold": np.minimum(arrays["threshold"][root:end][inner], FAR),
+        "threshold": arrays["threshold"][root:end][inner],
         "decision_type": MISSING_IS_NAN + MISSING_GOES_LEFT * arrays["missing_left"][root:end][inner],
         "left_child": child("left"),
         "right_child": child("right"),

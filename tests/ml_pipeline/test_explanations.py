@@ -177,11 +177,15 @@ def test_the_reasons_add_up_whatever_rule_serves_a_part(trained_shop, buyers, ow
 
 
 @pytest.mark.parametrize("method", [*(each["name"] for each in PLAIN_METHODS), "mint"])
-@pytest.mark.parametrize("parts", ["various", "last 30 days", "nothing"])
+@pytest.mark.parametrize("parts", ["various", "last 30 days", "last 30 days against 0", "nothing"])
 def test_the_reasons_add_up_however_the_parts_are_made_to_agree(trained_shop, buyers, own_models, method, parts):
-    """Also of customers all of whose parts are 0, and where the parts never are anything else."""
+    """Also of customers all of whose parts are 0, where the parts' baselines are 0, and where all always are."""
     predictor = trained_shop.predictor
-    rule = {"last 30 days": rule_formula("last_30_days", 30.0), "nothing": rule_formula("zero", 0.0)}
+    rule = {
+        "last 30 days": rule_formula("last_30_days", 30.0),
+        "last 30 days against 0": rule_formula("last_30_days", 0.0),
+        "nothing": rule_formula("zero", 0.0),
+    }
     formulas = part_formulas(predictor)
     if parts != "various":
         formulas = dict.fromkeys(formulas, rule[parts])
