@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.errors import BundleMismatch
+from ml_pipeline.metrics import CAP_QUANTILE
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -31,7 +32,7 @@ PLAIN_METHODS: tuple[Method, ...] = ({"name": TOP_DOWN}, {"name": BOTTOM_UP}, {"
 """Those for which nothing is learned."""
 LEVEL_FLOOR = 0.01  # of the mean that was spent: a prediction of 0 is not certain either
 SMALLEST_FLOOR = 0.01  # a cent
-LARGEST_ERROR = 8.0  # standard deviations; one wholesale order must not tell how errors go together
+LARGEST_ERROR = 8.0  # standard deviations: of very small predictions the relative error has no bounds
 LEAST_SHRINKAGE = 0.05  # windows are few and their rows alike: rows alone would promise too much
 
 
@@ -67,7 +68,7 @@ def fit_mint(predicted: FloatArray, actual: FloatArray) -> Method:
     An error's scale is the prediction (at least a small share of what is spent on average). Correlations are shrunk to
     none by their noise (Schäfer & Strimmer 2005, as in Wickramasuriya et al.), and at least a little.
     """
-    errors = predicted - actual
+    errors = _without_wholesale(predicted - actual)
     floors = np.maximum(LEVEL_FLOOR * actual.mean(axis=0), SMALLEST_FLOOR)
     levels = np.maximum(predicted, floors)
     scale = np.sqrt(np.square(errors).sum(axis=0) / np.square(levels).sum(axis=0))
@@ -85,6 +86,14 @@ def fit_mint(predicted: FloatArray, actual: FloatArray) -> Method:
         "floors": floors.tolist(),
         "covariance": (shrunk * scale[:, None] * scale[None, :]).tolist(),
     }
+
+
+def _without_wholesale(errors: FloatArray) -> FloatArray:
+    """Errors (n, 1 + k), no larger than their 99.5th percentile: one wholesale order must not tell how they go together."""
+    sizes = np.abs(errors)
+    cap = np.quantile(sizes, CAP_QUANTILE, axis=0)
+    cap = np.where(cap > 0, cap, sizes.max(axis=0))
+    return np.clip(errors, -cap, cap)
 
 
 def _shrinkage(standard: FloatArray, correlation: FloatArray) -> float:
