@@ -13,6 +13,7 @@ FAR_OFF = (0.8, 1.25)  # bias of a group that is still called right
 FEWER_THAN_ALL = 0.9  # of those who ever bought; the rest may just be new
 MUCH_UNKNOWN = 0.05  # of the rows without a region
 MISSES = {True: (0.08, 0.12), False: (0.06, 0.14)}  # on one side of an 80 % interval: of the total, of its parts
+ASKED_MISS = 0.1
 MANY_SPEND = 0.2  # of a tenth: where fewer spend, an interval that reaches down to 0 cannot miss often enough
 MEASURED = {"capped_r2": "capped R²", "d2": "D²", "normalised_gini": "nGini"}
 
@@ -48,7 +49,10 @@ def _of_history(content: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
         yield f"Not learned from {_counted(len(group['features']), 'feature')}, since {group['reason']}."
     trained = content["trained_on"]["customers"]
     if trained < FEWER_THAN_ALL * content["buyers"]:
-        yield f"Learned from {trained:,} of {content['buyers']:,} customers who ever bought; what is rare among them may be missing."
+        yield (
+            f"Learned from {trained:,} of {content['buyers']:,} customers who ever bought: the others came too late to be seen "
+            "in a past window, or were left out by lot."
+        )
 
 
 def _of_windows(report: Mapping[str, Any]) -> Iterator[str]:
@@ -88,29 +92,30 @@ def _of_rules(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_intervals(report: Mapping[str, Any]) -> Iterator[str]:
     for target in shown_targets(report["intervals"]):
-        interval = report["intervals"][target]
         low, high = MISSES[target == TOTAL_TARGET]
         rows = max(tenth["rows"] for tenth in report["deciles"][target])
-        failures = _failures(interval, low, high)
+        chance = 2 * (ASKED_MISS * (1 - ASKED_MISS) / rows) ** 0.5
+        failures = _failures(report["intervals"][target], low, high, chance)
         if failures:
-            error = 100 * (0.1 * 0.9 / rows) ** 0.5
             yield (
                 f"The 80 % interval of {target} misses by more or less than {low:.0%} to {high:.0%}: {'; '.join(failures)}. "
-                f"Chance alone moves a tenth of {rows:,} rows by ±{2 * error:.1f} points."
+                f"Chance alone moves a tenth of {rows:,} rows by ±{100 * chance:.1f} points; what is further off is marked *."
             )
 
 
-def _failures(interval: Mapping[str, Any], low: float, high: float) -> list[str]:
-    """Each measured share on one side that is not as asked for; too few below are no failure, nor above where few spend."""
-    spending = interval["buying_by_decile"]
+def _failures(interval: Mapping[str, Any], low: float, high: float, chance: float) -> list[str]:
+    """Each measured share on one side that is not as asked for; too few below are no failure, nor above where few spend.
+
+    chance: how far a tenth may be off without meaning anything; all ten together a third of it.
+    """
     found = []
     for side in ("above", "below"):
         least = low if side == "above" else 0.0
         if not least <= interval[side] <= high:
-            found.append(f"{interval[side]:.1%} {side} in all")
-        missed = zip(interval[f"{side}_by_decile"], spending, strict=True)
+            found.append(f"{_off(interval[side], low, high, chance / 10**0.5)} {side} in all")
+        missed = zip(interval[f"{side}_by_decile"], interval["buying_by_decile"], strict=True)
         wrong = [
-            f"{share:.1%} in tenth {number}"
+            f"{_off(share, low, high, chance)} in tenth {number}"
             for number, (share, spent) in enumerate(missed, start=1)
             if not (least if spent >= MANY_SPEND else 0.0) <= share <= high
         ]
@@ -119,9 +124,15 @@ def _failures(interval: Mapping[str, Any], low: float, high: float) -> list[str]
     return found
 
 
+def _off(share: float, low: float, high: float, chance: float) -> str:
+    return f"{share:.1%}{'*' if max(low - share, share - high) > chance else ''}"
+
+
 def _of_groups(subgroups: Mapping[str, Any]) -> Iterator[str]:
     least, most = FAR_OFF
-    told = [(group, group["figures"]) for group in subgroups["groups"] if group["figures"]]
+    everyone = subgroups["groups"][0]
+    others = [group for group in subgroups["groups"][1:] if group["rows"] != everyone["rows"]]
+    told = [(group, group["figures"]) for group in (everyone, *others) if group["figures"]]
     off = [
         f"{group['title']} ({figures['bias']:.2f} × what came, {_money(figures['mean_predicted'])} instead of "
         f"{_money(figures['mean_actual'])} a customer{_give_or_take(figures['bias_error'])})"

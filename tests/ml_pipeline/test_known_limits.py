@@ -45,7 +45,7 @@ def report(**changed):
         "intervals": {"total": interval(), "grocery": interval(), "other": interval()},
         "subgroups": {
             "fewest_customers": 50,
-            "groups": [{"title": "everyone", "figures": dict(FIGURES)}],
+            "groups": [{"title": "everyone", "rows": 4000, "figures": dict(FIGURES)}],
             "regions_known": 1.0,
             "regions_merged": [],
         },
@@ -67,7 +67,9 @@ def test_a_bundle_of_which_everything_is_known_still_has_the_limits_of_any():
 
 def with_group(**group):
     told = report()
-    told["subgroups"]["groups"].append({"title": "dormant", "why": "fewer than 50 customers", "figures": None, **group})
+    told["subgroups"]["groups"].append(
+        {"title": "dormant", "rows": 40, "why": "fewer than 50 customers", "figures": None, **group}
+    )
     return told
 
 
@@ -144,12 +146,23 @@ def test_too_many_above_are_named_by_tenth_and_beside_what_chance_does():
     text = said_of(total={"above_by_decile": [0.0] * 9 + [0.131]})
     assert "above" in text
     assert "13.1% in tenth 10" in text
-    assert "Chance alone moves a tenth of 400 rows by ±3.0 points." in text
+    assert "Chance alone moves a tenth of 400 rows by ±3.0 points" in text
+
+
+def test_what_chance_cannot_have_done_is_marked():
+    text = said_of(total={"above_by_decile": [0.0] * 3 + [0.1] * 4 + [0.049, 0.149, 0.151], "above": 0.131})
+    assert "13.1%* above in all" in text, "all ten together are surer than one"
+    assert "4.9%* in tenth 8, 14.9% in tenth 9, 15.1%* in tenth 10" in text
+
+
+def test_a_group_that_is_everyone_is_not_said_twice():
+    told = with_group(rows=4000, figures={**FIGURES, "bias": 3.0})
+    assert "dormant" not in limits(told)
 
 
 def test_too_few_above_count_only_where_many_spend():
     assert said_of(total={"above_by_decile": [0.0] * 3 + [0.1] * 7}) == ""
-    assert "0.0% in tenth 4" in said_of(total={"above_by_decile": [0.0] * 4 + [0.1] * 6})
+    assert "0.0%* in tenth 4" in said_of(total={"above_by_decile": [0.0] * 4 + [0.1] * 6})
 
 
 def test_too_many_above_count_where_few_spend_too():
@@ -163,6 +176,6 @@ def test_nobody_below_is_no_failure_and_too_many_are():
 
 def test_parts_may_be_two_points_further_off_than_the_total():
     off = {"above": 0.13}
-    assert "13.0% above in all" in said_of(total=off)
+    assert "13.0%* above in all" in said_of(total=off)
     assert said_of(grocery=off) == ""
     assert "14.1% above in all" in said_of(grocery={"above": 0.141})
