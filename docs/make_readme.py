@@ -36,7 +36,17 @@ from running.ports import free_port
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"
 DECIDING = ("sample_data", "train")
-SILENT = {"command", "data_report", "errors", "model_card", "progress"}
+SILENT = {
+    "card_sections",
+    "card_text",
+    "command",
+    "data_report",
+    "errors",
+    "known_limits",
+    "model_card",
+    "plots",
+    "progress",
+}
 COMPUTING = ("xgboost-cpu", "lightgbm", "scikit-learn", "numpy", "scipy", "duckdb", "ibis-framework")
 CODE_BOUND = ("accuracy", "sample")
 BLOCK = re.compile(
