@@ -566,13 +566,16 @@ def test_the_prior_of_customers_who_never_bought_is_counted_over_those_who_were_
 
 
 def test_who_took_back_what_he_bought_waits_again_from_the_cancellation_on(tmp_path):
-    """He is a buyer on 10 January, and on 10 February as if he had never come."""
-    days = [date(2025, 1, 10), date(2025, 2, 10)]
-    for number, (cancelled, observations) in enumerate(((5, 2), (15, 1), (None, 0))):
-        back = f"t2,back,2025-01-{cancelled:02d},-10\n" if cancelled else ""
-        sales = f"t1,back,2025-01-03,10\n{back}t3,other,2025-02-20,1\n"
-        prior = prior_of(tmp_path / str(number), "customer_id,customer_since\nback,2024-12-01\n", sales, days)
-        assert prior["observations"] == observations
+    """`soon` waits on both days; `late` is a buyer on 10 January and waits on 10 February; `keeps` never waits."""
+    prior = prior_of(
+        tmp_path,
+        "customer_id,customer_since\nsoon,2025-01-01\nlate,2024-11-20\nkeeps,2023-01-01\n",
+        "t1,soon,2025-01-03,10\nt2,soon,2025-01-05,-10\nt3,late,2025-01-03,20\nt4,late,2025-01-15,-20\n"
+        "t5,keeps,2025-01-03,30\nt6,keeps,2025-02-20,1\n",
+        [date(2025, 1, 10), date(2025, 2, 10)],
+    )
+    observed = {name: age["observations"] for name, age in prior["ages"].items() if age["observations"]}
+    assert observed == {"up_to_30_days": 1, "31_to_90_days": 2}
 
 
 def test_without_any_past_customer_of_the_kind_the_answer_is_0_up_to_what_one_in_ten_new_customers_exceeds(tmp_path):
