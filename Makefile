@@ -54,7 +54,7 @@ lock: $(DEV_READY) ## requirements*.in -> requirements*.txt, newest versions tha
 	@$(LOCK) --upgrade requirements-dev.in -o requirements-dev.txt
 	@$(LOCK) --upgrade requirements-bench.in -o requirements-bench.txt
 
-readme: $(DEV_READY) ## train the default sample, run the tour, and write their numbers into README.md
+readme: $(DEV_READY) ## train the default sample, run the tour, and write their numbers into README.md and docs/reasons.md
 	@$(BIN)/python -m docs.make_readme
 
 accuracy: $(BENCH_READY) ## measure on public data beside every peer, into docs/accuracy.md (an hour or two)

@@ -1,4 +1,4 @@
-"""Makes the numbers and outputs of README.md by doing what it describes, and notices when they are stale.
+"""Makes the numbers and outputs of README.md and other pages by doing what they describe, and notices stale ones.
 
 `python -m docs.make_readme` makes the default sample, trains it, runs the tour, and writes the blocks between the markers.
 `python -m docs.make_readme --check` compares only: a block that was edited by hand, or an accuracy table made by other
@@ -35,6 +35,7 @@ from running.ports import free_port
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = PROJECT / "README.md"
+PAGES = (README, PROJECT / "docs" / "reasons.md")
 DECIDING = ("sample_data", "train")
 SILENT = {
     "card_sections",
@@ -58,18 +59,29 @@ BLOCK = re.compile(
 def main() -> int:
     """Makes the blocks, or says which of them are stale."""
     parser = argparse.ArgumentParser(
-        description="Makes the numbers and outputs of README.md, or checks that they are fresh."
+        description="Makes the numbers and outputs of README.md and docs/reasons.md, or checks that they are fresh."
     )
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a block is stale")
     if parser.parse_args().check:
-        problems = stale_blocks(README.read_text("utf-8"), code_fingerprint())
-        sys.stderr.writelines(f"README.md: {problem}\n" for problem in problems)
+        problems = stale_pages()
+        sys.stderr.writelines(f"{problem}\n" for problem in problems)
         return 1 if problems else 0
     code = code_fingerprint()  # of what runs now, whatever is edited meanwhile
     with tempfile.TemporaryDirectory(prefix="readme-") as folder:
         blocks = make_blocks(Path(folder))
-    README.write_text(with_blocks(README.read_text("utf-8"), blocks, code), "utf-8")
+    for page in PAGES:
+        page.write_text(with_blocks(page.read_text("utf-8"), blocks, code), "utf-8")
     return 0
+
+
+def stale_pages() -> list[str]:
+    """What is wrong with the made blocks of all pages, in words; empty: nothing."""
+    code = code_fingerprint()
+    return [
+        f"{page.relative_to(PROJECT)}: {problem}"
+        for page in PAGES
+        for problem in stale_blocks(page.read_text("utf-8"), code)
+    ]
 
 
 def stale_blocks(text: str, code: str) -> list[str]:
@@ -203,10 +215,28 @@ def tour_blocks(welcome: list[str], folder: Path, port: int) -> dict[str, str]:
         "predict": _console(
             [f"$ {predict} | python3 -m json.tool", _shell(f"{predict} | {sys.executable} -m json.tool")]
         ),
+        "explain": explain_block(predict),
         "upload": _console([f"$ {upload} | python3 -m json.tool", _shell(f"{upload} | {sys.executable} -m json.tool")]),
         "download": _console([f"$ {download}", _shell(download)]),
     }
     return {name: _as_at_home(block, folder, port) for name, block in blocks.items()}
+
+
+def explain_block(predict: str) -> str:
+    """The same request with ?explain=true, and the reasons for the total as a table."""
+    request = re.sub(r"(http\S+/predict)", r'"\1?explain=true"', predict)
+    explanation = json.loads(_shell(request))["explanation"]
+    rows = [["baseline", "", f"{explanation['baseline']:,.2f}"]]
+    rows += [[each["theme"], each["words"], f"{each['amount']:+,.2f}"] for each in explanation["reasons"]]
+    if explanation["adjustment"]:
+        rows.append(["adjustment", "", f"{explanation['adjustment']:+,.2f}"])
+    rows.append(["**prediction**", "", f"**{explanation['prediction']:,.2f}**"])
+    lines = [
+        "| | words | " + explanation["currency"] + " |",
+        "|---|---|---:|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    return f"{_console([f'$ {request}'])}\n" + "\n".join(lines) + "\n"
 
 
 def _console(lines: list[str]) -> str:
