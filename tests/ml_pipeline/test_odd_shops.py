@@ -199,7 +199,7 @@ def test_what_the_newest_window_keeps_from_converging_is_fitted_as_it_was_report
         None,
     )
     plan = WindowPlan(END, tuple(days), (days[3],), (days[4],), (days[5],))
-    backtest = Backtest(plan, {TOTAL_TARGET: contest}, {}, {}, Judged(PURCHASE), purchase_serves=True)
+    backtest = Backtest(plan, {TOTAL_TARGET: contest}, {}, Judged(PURCHASE), purchase_serves=True)
     with Progress(bars=False).stage("final models", 1) as stage:
         (member,) = _fit_final(backtest, observations, (), EFFORT, stage)
     assert (member.learner, member.last_as_of) == (learner, days[4])
