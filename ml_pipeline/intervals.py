@@ -31,6 +31,8 @@ FLOOR = 0.01
 """Of the mean of what came: added to every prediction before a ratio is taken, so that a prediction of 0 has an interval."""
 LARGEST_LOWER = 1.3
 """A lower end rises to this multiple of its first guess at most; most guesses are 0, and say nothing about a factor."""
+BEYOND = 2.0
+"""Times the highest ratio that was seen: the upper end where too few were seen to say what one in ten exceeds."""
 LEAST_PROBABILITY = 1e-3
 SHARES = np.array([0.005, *np.arange(0.01, 0.1, 0.01), *np.arange(0.1, 0.96, 0.05), 0.975, 0.99, 0.995])
 """The quantiles by which the spread of buyers' amounts is described."""
@@ -200,12 +202,15 @@ def level_edges(predicted: FloatArray) -> tuple[float, ...]:
 
 
 def conformal_quantile(scores: FloatArray, level: float, *, safe: str) -> float:
-    """The quantile of scores (n,) whose rank is taken over n + 1 and rounded to the safe side, `lower` or `higher`."""
-    n = len(scores)
-    shifted = (level * (n + 1) - 1) / max(n - 1, 1)
-    ordered = np.sort(scores)
-    place = min(max(shifted, 0.0), 1.0) * (n - 1)
-    return float(ordered[int(np.floor(place + 1e-9) if safe == "lower" else np.ceil(place - 1e-9))])
+    """The quantile of scores (n,), all ≥ 0, whose rank is taken over n + 1 and rounded to the safe side: lower or higher.
+
+    Fewer than nine scores have no tenth of them beyond an end: then it is 0, or BEYOND times the highest.
+    """
+    rank, ordered = level * (len(scores) + 1), np.sort(scores)
+    if safe == "lower":
+        return float(ordered[int(np.floor(rank + 1e-9)) - 1]) if rank + 1e-9 >= 1 else 0.0
+    place = int(np.ceil(rank - 1e-9))
+    return float(ordered[place - 1]) if place <= len(scores) else BEYOND * float(ordered[-1])
 
 
 def _first_guess(

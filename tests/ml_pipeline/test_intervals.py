@@ -20,7 +20,11 @@ def drawn(n, seed):
     """Actual and predicted spend and the probability of buying; the amount of a buyer is predicted / probability."""
     rng = np.random.default_rng(seed)
     predicted, probability = rng.gamma(1.0, 200.0, n), rng.uniform(0.3, 1.0, n)
-    return np.where(rng.random(n) < probability, rng.gamma(2.0, predicted / probability / 2), 0.0), predicted, probability
+    return (
+        np.where(rng.random(n) < probability, rng.gamma(2.0, predicted / probability / 2), 0.0),
+        predicted,
+        probability,
+    )
 
 
 def lively(seed):
@@ -79,7 +83,11 @@ def test_the_currency_has_no_say():
 def test_the_ends_stand_in_order_and_never_below_zero():
     predicted = np.r_[0.0, np.geomspace(1e-3, 1e6, 200)]
     probability = np.linspace(0.0, 1.0, 201)
-    for intervals in (fit_intervals(*drawn(2_000, 3)), fit_intervals(*drawn(2_000, 3)[:2]), fit_intervals(*drawn(3, 3))):
+    for intervals in (
+        fit_intervals(*drawn(2_000, 3)),
+        fit_intervals(*drawn(2_000, 3)[:2]),
+        fit_intervals(*drawn(3, 3)),
+    ):
         lower, upper = intervals.around(predicted, probability)
         assert (lower >= 0).all()
         assert (lower <= predicted).all()
@@ -150,9 +158,18 @@ def test_quantiles_of_a_customer_count_the_times_that_nothing_is_bought():
     assert amounts.mixture_quantile(np.array([50.0]), np.array([0.5]), 0.75) == pytest.approx([0.5 * 2 * 100.0])
 
 
-@pytest.mark.parametrize(("n", "rank"), [(9, 9), (99, 90), (3, 3)])
-def test_the_rank_of_the_upper_end_is_taken_over_one_more_than_there_are(n, rank):
-    assert conformal_quantile(np.arange(1.0, n + 1), 0.9, safe="higher") == rank
+@pytest.mark.parametrize(("n", "lower", "upper"), [(9, 1, 9), (10, 1, 10), (99, 10, 90), (100, 10, 91)])
+def test_the_ranks_of_the_ends_are_taken_over_one_more_than_there_are(n, lower, upper):
+    scores = np.arange(1.0, n + 1)[::-1]
+    assert conformal_quantile(scores, 0.1, safe="lower") == lower
+    assert conformal_quantile(scores, 0.9, safe="higher") == upper
+
+
+def test_a_handful_of_rows_proves_no_precision():
+    assert conformal_quantile(np.full(8, 1.0), 0.1, safe="lower") == 0
+    lower, upper = fit_intervals(np.full(2, 30.0), np.full(2, 30.0)).around(np.array([30.0]))
+    assert lower[0] == 0
+    assert upper[0] >= 60
 
 
 def test_they_survive_json():
