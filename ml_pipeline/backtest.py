@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from ml_pipeline.calibration import (
     AS_IT_IS,
-    PROBABILITY_FLOOR,
     LevelCalibration,
     ProbabilityCalibration,
     agreement,
     fit_level_calibration,
     fit_probability_calibration,
+    share_of_buyers,
     trust_in_level,
 )
 from ml_pipeline.candidates import CORRECTED, PURCHASE, RULE, Learned, Recipe, learners_of, name_of, recipes_of
@@ -366,12 +366,12 @@ def _tells_who_buys(purchase: Judged, bench: Bench) -> bool:
     calibration = learn_probability(observations, purchase, earlier, rows) or AS_IT_IS
     bought = pooled(observations.bought, block, observations)
     told = calibration.apply(np.concatenate([purchase.raw[day] for day in block]))
-    rate = np.clip(pooled(observations.bought, earlier, observations).mean(), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    rate = share_of_buyers(pooled(observations.bought, earlier, observations))
 
     def loss(probability: FloatArray | float) -> FloatArray:
         return -(bought * np.log(probability) + (1 - bought) * np.log1p(-probability))
 
-    gained = loss(float(rate)) - loss(told)
+    gained = loss(rate) - loss(told)
     return bool(gained.mean() > NOISE_MARGIN * gained.std() / np.sqrt(len(gained)))
 
 

@@ -16,7 +16,7 @@ from ml_pipeline.backtest import (
     pooled,
     served_on,
 )
-from ml_pipeline.calibration import AS_IT_IS, reliability
+from ml_pipeline.calibration import AS_IT_IS, reliability, share_of_buyers
 from ml_pipeline.candidates import RULE
 from ml_pipeline.features import DAYS_SINCE_LAST, TOTAL_TRANSACTIONS, transaction_count_name
 from ml_pipeline.interval_report import JudgedIntervals, judge_intervals, report_intervals
@@ -343,7 +343,7 @@ def _probabilities(backtest: Backtest, observations: Observations) -> dict[str, 
     """Every way to tell who buys, on each report window: what is simpler, the classifier as it is, what is served."""
     plan, purchase = backtest.plan, backtest.purchase
     earlier = plan.before(plan.report)
-    rate = float(pooled(observations.bought, earlier, observations).mean())
+    rate = share_of_buyers(pooled(observations.bought, earlier, observations))
     since, count = (observations.names.index(name) for name in (DAYS_SINCE_LAST, TOTAL_TRANSACTIONS))
     history = {day: observations.features[observations.on(day)] for day in plan.report}
     told = {

@@ -47,6 +47,15 @@ class ProbabilityCalibration:
 AS_IT_IS = ProbabilityCalibration(1.0, 1.0, 0.0)
 
 
+def share_of_buyers(bought: FloatArray) -> float:
+    """The probability of buying that everyone gets where nothing tells more, from outcomes (n,); Jeffreys' (k + ½) / (n + 1).
+
+    Kept off 0 and 1: two rows of one customer prove little.
+    """
+    share = (float(bought.sum()) + 0.5) / (len(bought) + 1)
+    return min(max(share, PROBABILITY_FLOOR), 1 - PROBABILITY_FLOOR)
+
+
 def fit_probability_calibration(probability: FloatArray, outcome: FloatArray, trust: float) -> ProbabilityCalibration:
     """Maximum likelihood on rows (n,) that the classifier had not seen; a weak pull to the identity keeps it finite.
 

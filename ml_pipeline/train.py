@@ -43,7 +43,7 @@ from ml_pipeline.bundle import (
     write_atomically,
     write_pointer,
 )
-from ml_pipeline.calibration import PROBABILITY_FLOOR
+from ml_pipeline.calibration import share_of_buyers
 from ml_pipeline.candidates import LIGHTGBM, OF_EVERY_TARGET, PURCHASE, XGBOOST, name_of
 from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.engine import open_engine
@@ -489,10 +489,7 @@ def _segment_thresholds(backtest: Backtest, observations: Observations, judged: 
 def _probability(backtest: Backtest, observations: Observations, members: Sequence[TrainedMember]) -> dict[str, Any]:
     days, everything = backtest.plan.origins, slice(0, len(observations))
     if not backtest.purchase_serves or all(each.learner is not PURCHASE for each in members):
-        bought = pooled(observations.bought, days, observations)
-        # Jeffreys': two rows of one customer prove little
-        rate = (float(bought.sum()) + 0.5) / (len(bought) + 1)
-        return {"kind": "rate", "rate": min(max(rate, PROBABILITY_FLOOR), 1 - PROBABILITY_FLOOR)}
+        return {"kind": "rate", "rate": share_of_buyers(pooled(observations.bought, days, observations))}
     calibration = learn_probability(observations, backtest.purchase, days, everything)
     return {
         "kind": "model",

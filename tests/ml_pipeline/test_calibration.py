@@ -14,6 +14,7 @@ from ml_pipeline.calibration import (
     fit_level_calibration,
     fit_probability_calibration,
     reliability,
+    share_of_buyers,
     trust_in_level,
 )
 
@@ -182,3 +183,10 @@ def test_the_reliability_table_counts_everyone_once_from_low_to_high():
 
 def test_three_customers_make_three_rows_and_not_ten():
     assert len(reliability(np.array([0.1, 0.2, 0.3]), np.zeros(3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("bought", "share"), [([1.0, 0.0, 0.0], 0.375), ([0.0] * 4, 0.1), ([0.0] * 10_000, 0.001), ([1.0] * 10_000, 0.999)]
+)
+def test_the_share_of_buyers_is_never_certain(bought, share):
+    assert share_of_buyers(np.array(bought)) == pytest.approx(share)
