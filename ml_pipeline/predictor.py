@@ -98,7 +98,9 @@ class Predictor:
 
         spend = money_of("spend")
         money = to_cents(spend[:, 0], spend[:, 1:])
-        upper = np.maximum(np.ceil(money_of("upper") * CENTS - 1e-6).astype(np.int64), money)
+        upper = np.ceil(money_of("upper") * CENTS - 1e-6).astype(np.int64)
+        # net spend of a part can exceed the total's, where more of another part came back than was bought
+        upper = np.maximum(np.minimum(upper, upper[:, :1]), money)
         return Answers(
             money=money[ages],
             lower=np.zeros_like(money)[ages],

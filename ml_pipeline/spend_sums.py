@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.intervals import COVERAGE
+from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import CENTS, Snapshot, money_columns
 from ml_pipeline.sums import SumIntervals
 
@@ -16,7 +17,8 @@ from ml_pipeline.sums import SumIntervals
 class SpendSum:
     """The sum over distinct customers. spend, lower, upper: cents by name (total, each target, other).
 
-    The parts of `spend` add up to its total; 0 ≤ lower ≤ spend ≤ upper. expected_buyers: how many will buy at all.
+    The parts of `spend` add up to its total; 0 ≤ lower ≤ spend ≤ upper, and no part's end lies above the total's.
+    expected_buyers: how many will buy at all.
     """
 
     customers: int
@@ -60,11 +62,10 @@ def sum_spend(snapshot: Snapshot, learned: Mapping[str, Any], positions: npt.Arr
     if len(rows) == 1:
         lower, upper = _own_ends(snapshot, rows, names)
     else:
-        ends = {
-            name: _ends_in_cents(learned[name], money[:, index], variance[:, index], spend[name])
-            for index, name in enumerate(names)
-        }
-        lower, upper = ({name: both[side] for name, both in ends.items()} for side in (0, 1))
+        ends = [_ends(learned[name], money[:, index], variance[:, index]) for index, name in enumerate(names)]
+        lower, upper = ({name: both[side] for name, both in zip(names, ends, strict=True)} for side in (0, 1))
+        lower = {name: min(end, lower[TOTAL_TARGET], spend[name]) for name, end in lower.items()}
+        upper = {name: max(min(end, upper[TOTAL_TARGET]), spend[name]) for name, end in upper.items()}
     return SpendSum(len(rows), spend, lower, upper, float(snapshot.probability(rows).sum()))
 
 
@@ -77,11 +78,11 @@ def _own_ends(snapshot: Snapshot, row: npt.NDArray[np.int64], names: tuple[str, 
     ]
 
 
-def _ends_in_cents(
-    learned: Mapping[str, Any], money: npt.NDArray[np.float64], variance: npt.NDArray[np.float64], spend: int
+def _ends(
+    learned: Mapping[str, Any], money: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]
 ) -> tuple[int, int]:
-    """Both ends of the sum, rounded outwards; the exact sum in cents lies between them."""
+    """Both ends of one column's sum in cents, rounded outwards."""
     if not len(money):
         return 0, 0
     _point, lower, upper = SumIntervals.from_json(learned).around(money, variance)
-    return min(int(np.floor(lower * CENTS + 1e-6)), spend), max(int(np.ceil(upper * CENTS - 1e-6)), spend)
+    return int(np.floor(lower * CENTS + 1e-6)), int(np.ceil(upper * CENTS - 1e-6))

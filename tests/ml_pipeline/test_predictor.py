@@ -1,5 +1,7 @@
+import copy
 import json
 import shutil
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -37,6 +39,19 @@ def test_a_customer_alone_gets_what_he_gets_among_all(trained_shop):
     for row in (0, len(rows) // 2, len(rows) - 1):
         alone = trained_shop.predictor.predict(features[row : row + 1])
         np.testing.assert_array_equal(alone.money[0], trained_shop.predictor.predict(features).money[row])
+
+
+def test_no_part_of_what_someone_who_never_bought_may_spend_exceeds_his_total(trained_shop):
+    metadata = trained_shop.predictor.metadata
+    prior = copy.deepcopy(metadata.content["never_bought"])
+    for age in prior[
+        "ages"
+    ].values():  # as net spend can be: 100 of a part, of another 80 more brought back than bought
+        age["upper"] = dict.fromkeys(age["upper"], 100.0) | {"total": 20.0}
+        age["spend"] = dict.fromkeys(age["spend"], 0.0)
+    changed = replace(metadata, content={**metadata.content, "never_bought": prior})
+    answers = replace(trained_shop.predictor, metadata=changed).predict_never_bought(np.array([0, 4], dtype=np.uint8))
+    assert (answers.upper == 2000).all()
 
 
 def test_features_of_another_width_are_refused_with_both_numbers(trained_shop):

@@ -4,6 +4,7 @@ import pytest
 from ml_pipeline.bundle import load_metadata
 from ml_pipeline.snapshot import SEGMENTS, load_snapshot, money_columns
 from ml_pipeline.spend_sums import sum_spend
+from ml_pipeline.sums import SumIntervals
 from tests.ml_pipeline.toy_models import TARGETS, write_toy_pair
 
 NAMES = money_columns(TARGETS)
@@ -64,6 +65,17 @@ def test_of_many_the_interval_is_narrower_than_the_sum_of_their_own(toy):
     own = (columns["predicted_total_spend_upper"] - columns["predicted_total_spend_lower"]).sum()
     interval = sum_spend(snapshot, learned, range(N)).intervals["total"]
     assert 0 < interval["upper"] - interval["lower"] < own / 2
+
+
+def test_no_end_of_a_part_lies_above_that_of_the_total(toy):
+    snapshot, learned = toy
+    unsure = SumIntervals(1.0, np.zeros(1), np.ones(1), 1.0).as_json()
+    money, _ = snapshot.money(range(N))
+    mostly_one_part = np.argsort(-money[:, 1] / money[:, 0])[:2]
+    found = sum_spend(snapshot, {**learned, NAMES[1]: unsure}, mostly_one_part)
+    assert found.upper[NAMES[1]] == found.upper["total"]
+    found = sum_spend(snapshot, {**learned, "total": unsure}, range(N))
+    assert found.lower == dict.fromkeys(NAMES, 0)
 
 
 def test_neither_order_nor_repetition_changes_a_bit(toy):
