@@ -112,7 +112,12 @@ def intervals_section(performance: Mapping[str, Any]) -> str:
             sums.append([target, *_of_sums(interval["sums"])])
     total = performance["intervals"][TOTAL_TARGET]
     sides = zip(*(total[f"{name}_by_decile"] for name in ("buying", *MISSED)), strict=True)
-    tenths = [[str(number), *(render_share(share) for share in shares)] for number, shares in enumerate(sides, start=1)]
+    present = {tenth["tenth"] for tenth in performance["deciles"][TOTAL_TARGET]}
+    tenths = [
+        [str(number), *(render_share(share) for share in shares)]
+        for number, shares in enumerate(sides, start=1)
+        if number in present
+    ]
     parts = [
         "## 80 % intervals",
         "Learned on the selection windows, measured on the report windows; what serves learns from both. Each side should "
@@ -130,7 +135,9 @@ def intervals_section(performance: Mapping[str, Any]) -> str:
     ]
     if sums:
         parts += [
-            "Sums over random sets of 50 to 2,000 customers, whose errors move together, have intervals of their own:",
+            "Sums over random sets of 50 to 2,000 customers (all of them where there are fewer), whose errors move together, have "
+            "intervals of their own. The sets of one window rise and fall together: a share far from 80 % tells how that month "
+            "went as well:",
             render_table(["target", "sets", "covered", *MISSED, "mean width ÷ sum"], sums),
         ]
     return "\n\n".join(parts)
@@ -193,7 +200,7 @@ def subgroups_section(performance: Mapping[str, Any]) -> str:
         [
             "## Subgroups",
             f"The total, as it is served, on the report windows together, beside the best simple rule ({rule}). A customer's "
-            "region is that of the store where most was bought before as_of. A group of one kind of customers is narrower than "
+            "region is that of the store where most purchases were made before as_of. A group of one kind of customers is narrower than "
             "the whole: R², D² and nGini within it are lower even where the model is as good. SE is the standard error of the bias.",
             render_table([*header, "rule: bias", "rule: capped R²", "rule: nGini"], money),
             "The purchase probability and the 80 % interval of the total:",

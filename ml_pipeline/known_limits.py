@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_pipeline.card_text import shown_targets
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
+from ml_pipeline.subgroups import ONE_PURCHASE
 
 TWO_YEARS_DAYS = 730
 FEW_BUYERS = 200  # customers who spent, in all report windows: with fewer a figure is mostly chance
@@ -15,6 +16,7 @@ MUCH_UNKNOWN = 0.05  # of the rows without a region
 MISSES = {True: (0.08, 0.12), False: (0.06, 0.14)}  # on one side of an 80 % interval: of the total, of its parts
 ASKED_MISS = 0.1
 MANY_SPEND = 0.2  # of a tenth: where fewer spend, an interval that reaches down to 0 cannot miss often enough
+SUMS_COVERED = (0.70, 0.92)  # of the sums over sets of customers, by their 80 % interval
 MEASURED = {"capped_r2": "capped R²", "d2": "D²", "normalised_gini": "nGini"}
 
 
@@ -29,8 +31,9 @@ def known_limits(content: Mapping[str, Any], report: Mapping[str, Any]) -> list[
         *_of_buyers(report),
         *_of_rules(report),
         *_of_intervals(report),
+        *_of_sums(report["intervals"]),
         *_of_groups(report["subgroups"]),
-        *_of_newcomers(content),
+        *_of_newcomers(content, report["subgroups"]),
         *_of_any_bundle(content),
     ]
 
@@ -81,7 +84,7 @@ def _of_rules(report: Mapping[str, Any]) -> Iterator[str]:
     contests = {target: report["targets"][target] for target in shown_targets(report["targets"])}
     ruled = [target for target, contest in contests.items() if not contest["beats_best_rule"]]
     if ruled:
-        yield f"A simple rule serves {', '.join(ruled)}: it knows nothing but the customer's own past sums."
+        yield f"A simple rule serves {', '.join(ruled)}: it knows at most the customer's own past sums."
     if report["probability"]["served"].get("name") == "rate":
         yield "The purchase probability is the same for everyone: no classifier told more."
     for target, contest in contests.items():
@@ -101,6 +104,21 @@ def _of_intervals(report: Mapping[str, Any]) -> Iterator[str]:
                 f"The 80 % interval of {target} misses by more or less than {low:.0%} to {high:.0%}: {'; '.join(failures)}. "
                 f"Chance alone moves a tenth of {rows:,} rows by ±{100 * chance:.1f} points; what is further off is marked *."
             )
+
+
+def _of_sums(intervals: Mapping[str, Any]) -> Iterator[str]:
+    least, most = SUMS_COVERED
+    measured = {target: intervals[target]["sums"] for target in shown_targets(intervals)}
+    off = [
+        f"{sums['covered']:.0%} of {target}"
+        for target, sums in measured.items()
+        if sums and not least <= sums["covered"] <= most
+    ]
+    if off:
+        yield (
+            f"The 80 % interval of a sum over many customers covered {', '.join(off)}: the sets of one window rise and fall "
+            "together, so this tells how that month went as much as how sure a sum is."
+        )
 
 
 def _failures(interval: Mapping[str, Any], low: float, high: float, chance: float) -> list[str]:
@@ -162,22 +180,22 @@ def _give_or_take(error: float | None) -> str:
     return "" if error is None else f", standard error of the ratio {error:.2f}"
 
 
-def _of_newcomers(content: Mapping[str, Any]) -> Iterator[str]:
+def _of_newcomers(content: Mapping[str, Any], subgroups: Mapping[str, Any]) -> Iterator[str]:
     if content["never_bought"]["observations"]:
         yield "Known customers without any purchase get one answer per registration age."
     else:
         yield "Known customers without any purchase are answered with 0, which is no estimate: no past one was seen."
-    yield (
-        "Of a customer with one purchase little is known: the answer leans on others like him. How well that goes stands "
-        "among the subgroups."
-    )
+    measured = any(group["name"] == ONE_PURCHASE and group["figures"] for group in subgroups["groups"])
+    how_well = "How well that goes stands among the subgroups." if measured else "How well that goes was not measured."
+    yield f"Of a customer with one purchase little is known: the answer leans on others like him. {how_well}"
 
 
 def _of_any_bundle(content: Mapping[str, Any]) -> Iterator[str]:
     multiple = content["serving"][TOTAL_TARGET]["cap_multiple"]
     yield (
         f"Nobody is predicted more than {multiple:g} × the largest {HORIZON_DAYS}-day spend seen. Whoever lies outside of what "
-        "was trained on is marked `extrapolated` and answered like the nearest customers that were seen."
+        "was trained on is marked `extrapolated`: trees answer as for the nearest customers that they saw, rules and rates "
+        "go on with what was spent."
     )
     yield "Intervals are about one customer: their ends must not be added up; the interval of a sum is another one."
     yield f"What happens from {content['as_of']} on (new prices, a campaign, a closed store) is not known to the model."

@@ -27,6 +27,7 @@ Regions = Mapping[date, npt.NDArray[np.str_]]
 FEWEST = 50  # customers of a group that gets figures
 MOST_REGIONS = 20  # that get figures of their own, the largest
 EVERYONE, REGION = "everyone", "store region"
+ONE_PURCHASE = "one_purchase"
 UNKNOWN_REGION, OTHER_REGIONS = "unknown", "other regions"
 
 
@@ -44,7 +45,7 @@ ACTIVITIES = (
     Activity("active_90d", "active in the last 90 days", transaction_count_name(90), lambda count: count > 0),
     Activity("new", "new: first purchase in the last 90 days", DAYS_SINCE_FIRST, lambda days: days <= 90),
     Activity("dormant", "dormant: nothing in the last 180 days", DAYS_SINCE_LAST, lambda days: days > 180),
-    Activity("one_purchase", "one purchase only", TOTAL_TRANSACTIONS, lambda count: count == 1),
+    Activity(ONE_PURCHASE, "one purchase only", TOTAL_TRANSACTIONS, lambda count: count == 1),
 )
 
 

@@ -30,6 +30,7 @@ def interval(**changed):
         "above_by_decile": [0.0] * 3 + [0.1] * 7,
         "below_by_decile": [0.0] * 8 + [0.1] * 2,
         "buying_by_decile": [0.05] * 3 + [0.5] * 7,
+        "sums": {"covered": 0.8},
         **changed,
     }
 
@@ -45,7 +46,10 @@ def report(**changed):
         "intervals": {"total": interval(), "grocery": interval(), "other": interval()},
         "subgroups": {
             "fewest_customers": 50,
-            "groups": [{"title": "everyone", "rows": 4000, "figures": dict(FIGURES)}],
+            "groups": [
+                {"name": name, "title": name, "rows": rows, "figures": dict(FIGURES)}
+                for name, rows in (("everyone", 4000), ("one_purchase", 300))
+            ],
             "regions_known": 1.0,
             "regions_merged": [],
         },
@@ -68,7 +72,7 @@ def test_a_bundle_of_which_everything_is_known_still_has_the_limits_of_any():
 def with_group(**group):
     told = report()
     told["subgroups"]["groups"].append(
-        {"title": "dormant", "rows": 40, "why": "fewer than 50 customers", "figures": None, **group}
+        {"name": "dormant", "title": "dormant", "rows": 40, "why": "fewer than 50 customers", "figures": None, **group}
     )
     return told
 
@@ -118,6 +122,16 @@ CASES = {
     "group not measured": (with_group(), {}, "Not measured: dormant (fewer than 50 customers)."),
     "merged regions": (with_subgroups(regions_merged=["East", "West"]), {}, "East, West"),
     "unknown regions": (with_subgroups(regions_known=0.6), {}, "For 40% of the rows"),
+    "sums that were not covered": (
+        report(intervals={"total": interval(sums=None), "grocery": interval(sums={"covered": 0.031})}),
+        {},
+        "sum over many customers covered 3% of grocery: the sets",
+    ),
+    "nobody with one purchase": (
+        with_subgroups(groups=report()["subgroups"]["groups"][:1]),
+        {},
+        "that goes was not measured",
+    ),
     "nobody waited": (None, {"never_bought": {"observations": 0}}, "which is no estimate"),
 }
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from ml_pipeline.bundle import versions_dir
-from ml_pipeline.card_sections import reconciliation_section, subgroups_section, tried_section
+from ml_pipeline.card_sections import intervals_section, reconciliation_section, subgroups_section, tried_section
 from ml_pipeline.card_text import render_number, render_table
 from ml_pipeline.model_card import METRIC_TITLES, beside_card, candidate_rows, verdict_of, write_model_card
 from ml_pipeline.train import promote
@@ -189,6 +189,21 @@ def test_each_group_stands_beside_the_best_rule_and_those_without_figures_say_wh
     assert "(last 90 days ÷ 3)" in text
     assert "- store region A|B: fewer than 50 customers" in text
     assert "Put together under other regions: C, D." in text
+
+
+def test_tenths_that_nobody_is_in_are_not_said_to_be_covered():
+    interval = dict.fromkeys(("covered", "below", "above"), 0.0)
+    interval |= dict.fromkeys(("interval_score", "empirical_interval_score", "mean_width"), 1.0)
+    interval |= {f"{name}_by_decile": [0.0] * 10 for name in ("buying", "below", "above")}
+    text = intervals_section(
+        {
+            "intervals": {"total": {**interval, "sums": None}},
+            "deciles": {"total": [{"tenth": tenth} for tenth in (1, 4, 7)]},
+            "plots": {"coverage": []},
+        }
+    )
+    table = text[text.index("| tenth | share that spent") : text.index("The worst tenth")]
+    assert [line[2] for line in table.splitlines()[2:] if line] == ["1", "4", "7"]
 
 
 def test_a_shop_without_regions_is_told_so():
