@@ -74,11 +74,6 @@ def positive(value: FloatArray) -> FloatArray:
     return np.maximum(value, SMALLEST)
 
 
-def of_logs(value: FloatArray, baseline: float, logs: FloatArray) -> Attributed:
-    """A value (n,) ≥ 0 whose reasons are known as logarithms (n, F) that add up."""
-    return Attributed(positive(value), max(baseline, SMALLEST), logs)
-
-
 def of_money(value: FloatArray, baseline: float, parts: FloatArray) -> Attributed:
     """A value (n,) ≥ 0 whose reasons are known as money (n, F) that adds up to value - baseline."""
     kept, base = positive(value), max(baseline, SMALLEST)
