@@ -209,6 +209,11 @@ class Snapshot:
         rows = np.asarray(positions, dtype=np.int64)
         return self._money[rows] / CENTS, self._variance[rows]
 
+    def ends(self, positions: npt.ArrayLike) -> tuple[IntArray, IntArray]:
+        """Lower and upper ends of the intervals at these rows, in cents, (n, 2 + targets) each."""
+        rows = np.asarray(positions, dtype=np.int64)
+        return self._lower[rows], self._upper[rows]
+
     def probability(self, positions: npt.ArrayLike) -> FloatArray:
         """The probability of buying at all in the horizon at these rows, (n,)."""
         return self._probability[np.asarray(positions, dtype=np.int64)]

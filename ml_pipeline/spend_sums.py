@@ -12,12 +12,15 @@ from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import CENTS, Snapshot, money_columns
 from ml_pipeline.sums import SumIntervals
 
+Cents = dict[str, int]
+
 
 @dataclass(frozen=True)
 class SpendSum:
     """The sum over distinct customers. spend, lower, upper: cents by name (total, each target, other).
 
-    The parts of `spend` add up to its total; 0 ≤ lower ≤ spend ≤ upper, and no part's end lies above the total's.
+    The parts of `spend` add up to its total; 0 ≤ lower ≤ spend ≤ upper. No part's end lies above the total's, and no
+    customer's above that of the sum.
     expected_buyers: how many will buy at all.
     """
 
@@ -59,30 +62,20 @@ def sum_spend(snapshot: Snapshot, learned: Mapping[str, Any], positions: npt.Arr
     names = money_columns(snapshot.targets)
     money, variance = snapshot.money(rows)
     spend = dict(zip(names, np.rint(money * CENTS).astype(np.int64).sum(axis=0).tolist(), strict=True))
-    if len(rows) == 1:
-        lower, upper = _own_ends(snapshot, rows, names)
-    else:
-        ends = [_ends(learned[name], money[:, index], variance[:, index]) for index, name in enumerate(names)]
-        lower, upper = ({name: both[side] for name, both in zip(names, ends, strict=True)} for side in (0, 1))
-        lower = {name: min(end, lower[TOTAL_TARGET], spend[name]) for name, end in lower.items()}
-        upper = {name: max(min(end, upper[TOTAL_TARGET]), spend[name]) for name, end in upper.items()}
+    # what many spend together is no less than what each of them spends
+    lower, upper = (dict(zip(names, own.max(axis=0, initial=0).tolist(), strict=True)) for own in snapshot.ends(rows))
+    if len(rows) > 1:
+        for index, name in enumerate(names):
+            _, least, most = SumIntervals.from_json(learned[name]).around(money[:, index], variance[:, index])
+            lower[name] = max(lower[name], int(np.floor(least * CENTS + 1e-6)))
+            upper[name] = max(upper[name], int(np.ceil(most * CENTS - 1e-6)))
+        lower, upper = _in_order(lower, upper, spend)
     return SpendSum(len(rows), spend, lower, upper, float(snapshot.probability(rows).sum()))
 
 
-def _own_ends(snapshot: Snapshot, row: npt.NDArray[np.int64], names: tuple[str, ...]) -> list[dict[str, int]]:
-    """The ends of one customer's own intervals, as his answer has them, in cents."""
-    columns = snapshot.columns(row)
-    return [
-        {name: int(np.rint(columns[f"predicted_{name}_spend_{end}"][0] * CENTS)) for name in names}
-        for end in ("lower", "upper")
-    ]
-
-
-def _ends(
-    learned: Mapping[str, Any], money: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]
-) -> tuple[int, int]:
-    """Both ends of one column's sum in cents, rounded outwards."""
-    if not len(money):
-        return 0, 0
-    _point, lower, upper = SumIntervals.from_json(learned).around(money, variance)
-    return int(np.floor(lower * CENTS + 1e-6)), int(np.ceil(upper * CENTS - 1e-6))
+def _in_order(lower: Cents, upper: Cents, spend: Cents) -> tuple[Cents, Cents]:
+    """Ends that can be true together: no part's above the total's, the sum between both."""
+    return (
+        {name: min(end, lower[TOTAL_TARGET], spend[name]) for name, end in lower.items()},
+        {name: max(min(end, upper[TOTAL_TARGET]), spend[name]) for name, end in upper.items()},
+    )

@@ -67,6 +67,17 @@ def test_of_many_the_interval_is_narrower_than_the_sum_of_their_own(toy):
     assert 0 < interval["upper"] - interval["lower"] < own / 2
 
 
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_many_do_not_spend_less_than_one_of_them(toy, n):
+    snapshot, learned = toy
+    money, _ = snapshot.money(range(N))
+    rows = [*np.argsort(-money[:, 0])[: n - 1].tolist(), int(np.argmin(money[:, 0]))]
+    found, (lower, upper) = sum_spend(snapshot, learned, rows), snapshot.ends(rows)
+    for index, name in enumerate(NAMES):
+        assert found.lower[name] >= lower[:, index].max() > 0
+        assert found.upper[name] >= upper[:, index].max()
+
+
 def test_no_end_of_a_part_lies_above_that_of_the_total(toy):
     snapshot, learned = toy
     unsure = SumIntervals(1.0, np.zeros(1), np.ones(1), 1.0).as_json()
@@ -75,7 +86,7 @@ def test_no_end_of_a_part_lies_above_that_of_the_total(toy):
     found = sum_spend(snapshot, {**learned, NAMES[1]: unsure}, mostly_one_part)
     assert found.upper[NAMES[1]] == found.upper["total"]
     found = sum_spend(snapshot, {**learned, "total": unsure}, range(N))
-    assert found.lower == dict.fromkeys(NAMES, 0)
+    assert found.lower[NAMES[1]] == found.lower["total"]
 
 
 def test_neither_order_nor_repetition_changes_a_bit(toy):
