@@ -31,6 +31,7 @@ from ml_pipeline.model_card import (
     targets_of,
 )
 from ml_pipeline.rules import RULE_BY_NAME
+from ml_pipeline.wording import plain
 from running.ports import free_port
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -268,7 +269,7 @@ def accuracy_block(metadata: Mapping[str, Any], backtest: Mapping[str, Any], cei
         rule = next(candidate for candidate in contest["candidates"] if candidate["name"] == contest["best_rule"])
         for title, metrics in (
             (f"best rule: {RULE_BY_NAME[rule['name']].title}", rule["metrics"]["all"]),
-            (f"served: {contest['served'].replace('_', ' ')}", contest["reconciled"]["all"]),
+            (f"served: {plain(contest['served'])}", contest["reconciled"]["all"]),
         ):
             rows.append([target, title, *(render_number(metrics.get(name)) for name in METRIC_TITLES)])
     return (

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ml_pipeline.card_text import plain_name, render_number, render_share, render_table, shown_targets
+from ml_pipeline.card_text import render_number, render_share, render_table, shown_targets
 from ml_pipeline.rules import RULE_BY_NAME
 from ml_pipeline.schema import TOTAL_TARGET
+from ml_pipeline.wording import plain
 
 MISSED = ("below", "above")
 
@@ -25,7 +26,7 @@ def tried_section(performance: Mapping[str, Any]) -> str:
         lost = [f"{candidate_title(each)} ({each['behind']:+.3f})" for each in tried["lost"]]
         lines += [f"- **{target}**, served by {_served_title(tried['served'])} ({render_number(tried['score'])}): "]
         lines[-1] += (", ".join(lost) or "nothing else was tried") + "."
-        lines += [f"  Left out: {plain_name(each['name'])} ({each['why']})." for each in tried["left_out"]]
+        lines += [f"  Left out: {plain(each['name'])} ({each['why']})." for each in tried["left_out"]]
     return "\n".join(lines)
 
 
@@ -41,12 +42,12 @@ def reconciliation_section(performance: Mapping[str, Any]) -> str:
             gains = [f"{tried[block][target]:+.2%}" for block in ("selection_gains", "report_gains")]
             mark = " ← serves" if name == found["method"] else ""
             metrics = [render_number(value) for value in tried["metrics"][target].values()]
-            rows.append([target, f"{plain_name(name)}{mark}", *metrics, *gains])
+            rows.append([target, f"{plain(name)}{mark}", *metrics, *gains])
     header = ["target", "method", "capped R²", "D²", "nGini", "decile MAPE", "bias", "gain, selection", "gain, report"]
     return "\n\n".join(
         [
             "## Total and parts made to agree",
-            f"Served: {plain_name(found['method'])}. {found['why']}",
+            f"Served: {plain(found['method'])}. {found['why']}",
             found["rule"],
             "On the report windows, with what each method had learned before them:",
             render_table(header, rows),
@@ -56,11 +57,11 @@ def reconciliation_section(performance: Mapping[str, Any]) -> str:
 
 def candidate_title(candidate: Mapping[str, Any]) -> str:
     """A rule by its title, a model by its plain name."""
-    return RULE_BY_NAME[candidate["name"]].title if candidate["kind"] == "rule" else plain_name(candidate["name"])
+    return RULE_BY_NAME[candidate["name"]].title if candidate["kind"] == "rule" else plain(candidate["name"])
 
 
 def _served_title(name: str) -> str:
-    return RULE_BY_NAME[name].title if name in RULE_BY_NAME else plain_name(name)
+    return RULE_BY_NAME[name].title if name in RULE_BY_NAME else plain(name)
 
 
 def deciles_section(performance: Mapping[str, Any]) -> str:

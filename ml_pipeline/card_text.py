@@ -29,8 +29,3 @@ def shown_targets(by_target: Mapping[str, Any]) -> tuple[str, ...]:
     """Those of a report that are shown, the total first: without named targets the rest is the total itself."""
     alone = set(by_target) == {TOTAL_TARGET, OTHER_TARGET}
     return (TOTAL_TARGET,) if alone else tuple(by_target)
-
-
-def plain_name(name: str) -> str:
-    """A candidate's name for people."""
-    return name.replace("_", " ")

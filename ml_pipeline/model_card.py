@@ -14,12 +14,13 @@ from ml_pipeline.card_sections import (
     subgroups_section,
     tried_section,
 )
-from ml_pipeline.card_text import plain_name, render_number, render_share, render_table, shown_targets
+from ml_pipeline.card_text import render_number, render_share, render_table, shown_targets
 from ml_pipeline.known_limits import known_limits
 from ml_pipeline.plots import plot_paths
 from ml_pipeline.rules import RULE_BY_NAME
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import SEGMENTS, money_columns
+from ml_pipeline.wording import plain
 
 _OF_ITS_KIND = (
     "What serves is then fitted anew on all {days} days, and corrections, calibration and usual shares learn from the report "
@@ -141,7 +142,7 @@ def verdict_of(contest: Mapping[str, Any]) -> str:
     names = METRIC_TITLES
     won = [names[metric] for metric, better in held.items() if better]
     lost = [names[metric] for metric, better in held.items() if not better]
-    text = f"{plain_name(contest['served'])} beat the best simple rule ({rule}) on the selection windows{_margin(contest)} and serves."
+    text = f"{plain(contest['served'])} beat the best simple rule ({rule}) on the selection windows{_margin(contest)} and serves."
     if won:
         text += f" On the report windows it is better on {' and '.join(won)}."
     if lost:
@@ -290,7 +291,7 @@ def _never_bought(prior: Mapping[str, Any]) -> list[str]:
         ]
     rows = [
         [
-            name.replace("_", " "),
+            plain(name),
             f"{age['observations']:,}",
             f"{age['spend'][TOTAL_TARGET]:,.2f}",
             f"{age['upper'][TOTAL_TARGET]:,.2f}",
@@ -321,7 +322,7 @@ def _target_table(target: str, backtest: Mapping[str, Any], population: str) -> 
     if population == "all":
         lines += _spread(contest)
         lines += [
-            f"- {plain_name(candidate['name'])} was left out: {candidate['left_out']}"
+            f"- {plain(candidate['name'])} was left out: {candidate['left_out']}"
             for candidate in contest["candidates"]
             if candidate["left_out"]
         ]
@@ -455,7 +456,7 @@ def beside_card(timings: Mapping[str, Mapping[str, float]] | None, ceiling: Mapp
     if timings:
         names = list(dict.fromkeys(name for models in timings.values() for name in models))
         rows = [
-            [plain_name(name), *(f"{models[name]:.1f}" if name in models else "" for models in timings.values())]
+            [plain(name), *(f"{models[name]:.1f}" if name in models else "" for models in timings.values())]
             for name in names
         ]
         sections.append(

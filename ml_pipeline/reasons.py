@@ -18,6 +18,7 @@ from ml_pipeline.feature_definitions import Feature
 from ml_pipeline.features import feature_set
 from ml_pipeline.members import Matrix
 from ml_pipeline.predictor import Predictor
+from ml_pipeline.reconcile import cents_that_add_up
 from ml_pipeline.snapshot import CENTS, Snapshot
 from ml_pipeline.wording import Occasion
 
@@ -215,7 +216,7 @@ def tell(
         contributions=contributions,
         shown=shown,
         voices=np.where(there, voices, -1),
-        cents=cents_that_add_up(parts, served),
+        cents=cents_that_add_up(parts * CENTS, served),
         served=served,
     )
 
@@ -253,17 +254,3 @@ def _strongest(by_theme: FloatArray, top: int) -> IntArray:
     told = needed & (strength >= 0.5 / CENTS)
     most = int(told.sum(axis=2).max(initial=0))
     return np.where(told, order, -1)[..., :most]
-
-
-def cents_that_add_up(parts: FloatArray, whole: IntArray) -> IntArray:
-    """Parts (..., k) of money in cents that sum to `whole` (...) cents exactly, each within a cent of its own.
-
-    Largest remainder, for amounts of either sign; the parts must sum to the whole. A part of 0 stays 0.
-    """
-    exact = parts * CENTS
-    floors = np.floor(exact)
-    missing = whole - floors.sum(axis=-1).astype(np.int64)
-    by_remainder = np.argsort(-(exact - floors), axis=-1, kind="stable")
-    gets_one = np.zeros(parts.shape, dtype=bool)
-    np.put_along_axis(gets_one, by_remainder, np.arange(parts.shape[-1]) < missing[..., None], axis=-1)
-    return floors.astype(np.int64) + gets_one

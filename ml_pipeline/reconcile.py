@@ -157,11 +157,18 @@ def to_cents(total: FloatArray, parts: FloatArray) -> IntArray:
     """
     whole = np.rint(total * 100).astype(np.int64)
     sums = parts.sum(axis=1, keepdims=True)
-    exact = np.where(sums > 0, parts / np.where(sums > 0, sums, 1.0), 1.0 / parts.shape[1]) * whole[:, None]
+    shares: FloatArray = np.where(sums > 0, parts / np.where(sums > 0, sums, 1.0), 1.0 / parts.shape[1])
+    return np.column_stack([whole, cents_that_add_up(shares * whole[:, None], whole)])
+
+
+def cents_that_add_up(exact: FloatArray, whole: IntArray) -> IntArray:
+    """Exact cents (..., k), of either sign, as whole cents that sum to `whole` (...), each within a cent of its own.
+
+    Largest remainder; the exact ones must sum to the whole. One of 0 stays 0; ties go to the earlier one.
+    """
     floors = np.floor(exact).astype(np.int64)
-    missing = whole - floors.sum(axis=1)
-    by_remainder = np.argsort(-(exact - floors), axis=1, kind="stable")
-    places = np.empty_like(by_remainder)
-    np.put_along_axis(places, by_remainder, np.arange(parts.shape[1])[None, :], axis=1)
-    cents = floors + (places < missing[:, None])
-    return np.column_stack([whole, cents])
+    missing = whole - floors.sum(axis=-1)
+    by_remainder = np.argsort(-(exact - floors), axis=-1, kind="stable")
+    gets_one = np.zeros(exact.shape, dtype=bool)
+    np.put_along_axis(gets_one, by_remainder, np.arange(exact.shape[-1]) < missing[..., None], axis=-1)
+    return floors + gets_one

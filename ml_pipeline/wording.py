@@ -85,5 +85,5 @@ def in_window(window: Window) -> str:
 
 
 def plain(name: str) -> str:
-    """The name of a target as people write it: `home_garden` as `home garden`."""
+    """The name of a target or a candidate as people write it: `home_garden` as `home garden`."""
     return name.replace("_", " ")

@@ -8,7 +8,8 @@ import pytest
 
 from ml_pipeline.calendar_features import TargetDaysToYearEnd, TargetMonthCos, TargetMonthSin
 from ml_pipeline.features import feature_names, feature_set
-from ml_pipeline.reasons import EVERYTHING_ELSE, NOT_BOUGHT_YET, cents_that_add_up, explain_customers, tell, themes_of
+from ml_pipeline.reasons import EVERYTHING_ELSE, NOT_BOUGHT_YET, explain_customers, tell, themes_of
+from ml_pipeline.reconcile import cents_that_add_up
 from ml_pipeline.schema import DatasetConfig
 from ml_pipeline.wording import Occasion, money, number, pace, share
 
@@ -93,6 +94,9 @@ def test_missing_has_words_of_its_own_where_a_buyer_can_lack_the_value():
         ("days_until_due", 1.0, "next purchase due in 1 day by the usual rhythm"),
         ("recency_ratio", 0.4, "40 % of the usual time between purchases has passed since the last one"),
         ("recency_ratio", 2.0, "twice the usual time between purchases has passed since the last one"),
+        ("recency_ratio", 0.96, "about the usual time between purchases has passed since the last one"),
+        ("std_days_between_transactions", 0.0, "bought on only two days so far, or at even intervals"),
+        ("std_days_between_transactions", 3.0, "time between purchases varies by 3 days"),
         ("spend_90d_grocery", 3410.0, "spent 3,410.00 INR on grocery in the last 90 days"),
         ("spend_90d_grocery", 0.0, "spent nothing on grocery in the last 90 days"),
         ("days_since_sports", math.nan, "never bought sports"),
@@ -240,7 +244,7 @@ def test_each_amount_is_within_a_cent_of_its_own_and_nothing_stays_nothing():
     parts[:, 4] = 0.0
     parts[:, 8] = np.rint(parts[:, :8].sum(axis=1) * 100) / 100 - parts[:, :8].sum(axis=1)
     whole = np.rint(parts.sum(axis=1) * 100).astype(np.int64)
-    cents = cents_that_add_up(parts, whole)
+    cents = cents_that_add_up(parts * 100, whole)
     np.testing.assert_array_equal(cents.sum(axis=1), whole)
     assert np.abs(cents - parts * 100).max() < 1 + 1e-6
     assert not cents[:, 4].any()
