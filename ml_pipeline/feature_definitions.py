@@ -262,7 +262,9 @@ class StdDaysBetweenTransactions(Feature):
         return ratio((gaps * row.squared_gaps - days * days.cast("!int64")).cast("float64").sqrt(), gaps)
 
     def said(self, value: float, occasion: Occasion) -> str:
-        return f"time between purchases varies by {days(value)}" if number(value) != "0" else "buys at even intervals"
+        if number(value) == "0":  # so it is after two days of buying, between which lies a single gap
+            return "bought on only two days so far, or at even intervals"
+        return f"time between purchases varies by {days(value)}"
 
 
 class MaxDaysBetweenTransactions(Feature):
@@ -327,7 +329,7 @@ class RecencyRatio(Feature):
     def said(self, value: float, occasion: Occasion) -> str:
         usual = "the usual time between purchases has passed since the last one"
         if number(value) == "1":
-            return f"exactly {usual}"
+            return f"about {usual}"
         return f"{multiple(value)} {usual}" if value > 1 else f"{multiple(value)} of {usual}"
 
 
