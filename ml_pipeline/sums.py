@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import gamma, norm
+from scipy.special import gammaincinv, ndtri
 
 from ml_pipeline.intervals import FEWEST, NEAREST, TAIL, neighbourhoods, ratio_floor
 
@@ -49,9 +49,9 @@ class SumIntervals:
         point, own = float(predicted.sum()), float(variance.sum())
         spread = own + (self.common * point) ** 2
         if point <= 0 or spread <= 0:
-            return point, point, point + float(norm.ppf(1 - TAIL)) * float(np.sqrt(spread))
-        lower = point + float(norm.ppf(TAIL)) * float(np.sqrt(spread))
-        upper = float(gamma.ppf(1 - TAIL, point**2 / spread, scale=spread / point))
+            return point, point, point + float(ndtri(1 - TAIL)) * float(np.sqrt(spread))
+        lower = point + float(ndtri(TAIL)) * float(np.sqrt(spread))
+        upper = float(gammaincinv(point**2 / spread, 1 - TAIL) * (spread / point))
         return point, max(lower, 0.0), max(upper, point)
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -72,3 +74,8 @@ def test_they_survive_json_and_refuse_no_rows():
     assert json.dumps(SumIntervals.from_json(json.loads(text)).as_json()) == text
     with pytest.raises(ValueError, match="No rows"):
         fit_sums([(np.zeros(0), np.zeros(0))])
+
+
+def test_whoever_serves_sums_does_not_load_all_of_scipys_distributions():
+    program = "import sys, ml_pipeline.spend_sums; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
