@@ -112,18 +112,15 @@ class ModelRegistry:
                 self._open.popitem(last=False)
             return model
 
-    def backtest(self, bundle_id: str) -> Mapping[str, Any]:
-        """How good the bundle was on past days that it had not seen, beside the simple rules; as it was written."""
-        from ml_pipeline.bundle import versions_dir
-        from ml_pipeline.errors import BundleMismatch
+    def backtest(self, bundle: "BundleMetadata") -> Mapping[str, Any]:
+        """How good the bundle was on past days that it had not seen, beside the simple rules; as it was sealed.
 
-        path = versions_dir(self._models_dir) / bundle_id / "backtest.json"
-        try:
-            return dict(json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError):
-            raise BundleMismatch(
-                f"Bundle {bundle_id} has no readable backtest.json: restore the file or train again."
-            ) from None
+        Raises BundleMismatch when the file is absent or has another content.
+        """
+        from ml_pipeline.bundle import check_file, versions_dir
+
+        path = check_file(versions_dir(self._models_dir) / bundle.bundle_id, bundle.content, "backtest.json")
+        return dict(json.loads(path.read_text("utf-8")))
 
     def _pointer_identity(self) -> tuple[int, ...]:
         try:

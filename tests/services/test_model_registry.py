@@ -12,6 +12,7 @@ from ml_pipeline.errors import BundleMismatch, NoServingModel, SnapshotMismatch
 from ml_pipeline.predictor import load_predictor
 from ml_pipeline.snapshot import load_snapshot, write_snapshot
 from services.model_registry import PAIRS_KEPT_OPEN, ModelRegistry
+from services.model_service import ModelService
 from tests.ml_pipeline.booster_pair import write_booster_pair
 from tests.ml_pipeline.toy_models import write_toy_pair
 
@@ -87,11 +88,19 @@ def test_a_bundle_that_was_changed_by_hand_is_refused(models):
 def test_a_backtest_that_is_gone_is_named(models):
     write_toy_pair(models, ["C1"])
     bundle_id = read_pointer(models).bundle_id
-    registry = ModelRegistry(models)
-    assert "targets" in registry.backtest(bundle_id)
+    model = ModelRegistry(models).serving()
+    assert "targets" in ModelRegistry(models).backtest(model.bundle)
     shutil.rmtree(models / "versions" / bundle_id)
     with pytest.raises(BundleMismatch, match=r"backtest\.json"):
-        registry.backtest(bundle_id)
+        ModelRegistry(models).backtest(model.bundle)
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", '{"targets": {}}'])
+def test_figures_that_are_not_the_sealed_ones_are_not_told(models, content):
+    bundle_id = write_toy_pair(models, ["C1"]).bundle_id
+    (models / "versions" / bundle_id / "backtest.json").write_text(content)
+    with pytest.raises(BundleMismatch, match=r"backtest\.json"):
+        ModelService(ModelRegistry(models)).performance()
 
 
 def snapshot_of_some(models, pair, rows):
