@@ -45,7 +45,11 @@ STATUS: dict[type[Exception], HTTPStatus] = {
 }
 """An error has the status of the nearest of its classes that is here."""
 
-IN_WORDS = {"model_type": "a JSON object is needed here", "list_type": "a JSON list is needed here"}
+IN_WORDS = {
+    "model_type": "a JSON object is needed here",
+    "list_type": "a JSON list is needed here",
+    "bool_parsing": "true or false is needed here",
+}
 RETRY_SECONDS = {services.JobNotFinished: 2, services.JobInProgress: 5, services.ConversionFailed: 5}
 
 

@@ -199,7 +199,8 @@ class Account(Message):
         description="Where every customer starts; of one who has not bought yet, what is predicted."
     )
     reasons: list[Reason] = Field(
-        description="The strongest first: five, more where five would leave over a fifth unexplained; only amounts other than 0."
+        description="The strongest first: five, more where five would leave over a fifth unexplained; only amounts other than 0. "
+        "Of one who has not bought yet a single one, of 0."
     )
     adjustment: float = Field(description="What belongs to no single feature.")
     prediction: float = Field(description="As in `predicted_30d_spend`.")

@@ -104,20 +104,27 @@ def requested_id(request: Mapping[str, Any]) -> str:
 def _id_of(value: Any) -> str:
     if value is None:
         raise InvalidRequest('customer_id is missing. Send {"customer_id": "12345"}.')
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise InvalidRequest(f"customer_id is a {_json_type(value)}; it must be a text or a number.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidRequest("customer_id is not a finite number; it must be a text or a number.")
+    if not _is_text_or_number(value):
+        raise InvalidRequest(f"customer_id is {_json_type(value)}; it must be a text or a number.")
     customer_id = canonical_id(value)
     if not customer_id:
         raise InvalidRequest('customer_id is empty. Send {"customer_id": "12345"}.')
     return customer_id
 
 
+def _is_text_or_number(value: Any) -> bool:
+    """A bool, which Python counts among the numbers, is none; nor is what JSON's 1e999 becomes."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
 def _json_type(value: Any) -> str:
+    if isinstance(value, float):
+        return "not a finite number"
     if isinstance(value, bool):
-        return "boolean"
-    return "list" if isinstance(value, list) else "object"
+        return "a boolean"
+    return "a list" if isinstance(value, list) else "an object"
 
 
 def _is_searchable(customer_id: str) -> bool:
@@ -146,7 +153,7 @@ def _id_or_error(request: Mapping[str, Any]) -> str | ServiceError:
 def _row_error(request: Mapping[str, Any], found: str | ServiceError, model: Model) -> dict[str, Any]:
     problem = found if isinstance(found, ServiceError) else _unknown(found, model)
     given = request.get("customer_id")
-    row = {"customer_id": str(given)} if isinstance(given, (str, int, float)) else {}
+    row = {"customer_id": str(given)} if _is_text_or_number(given) else {}
     return {**row, "error": type(problem).__name__, "message": str(problem)}
 
 

@@ -142,8 +142,7 @@ def test_a_charset_beside_the_type_is_fine(client):
 def test_a_parameter_that_is_no_boolean_is_named(client):
     answer = client.post("/predict?explain=perhaps", json={"customer_id": CUSTOMERS[0]})
     assert answer.status_code == 400
-    assert answer.json["message"].startswith("explain: ")
-    assert "'perhaps'" in answer.json["message"]
+    assert answer.json["message"] == "explain: true or false is needed here, not 'perhaps'."
 
 
 def test_a_body_over_the_limit_is_413(client, settings):

@@ -119,8 +119,14 @@ def test_a_batch_answers_in_order_with_errors_in_place(services):
         None, None, "UnknownCustomer", "InvalidRequest", "NotOffered", "InvalidRequest", None, "InvalidRequest", "InvalidRequest",
     ]  # fmt: skip
     assert [row.get("customer_id") for row in rows[:3]] == [CUSTOMERS[1], CUSTOMERS[0], "nobody"]
+    assert "customer_id" not in rows[7]
     assert (result["total_predictions"], result["successful"], result["failed"]) == (9, 3, 6)
     assert rows[1] == services.predictions.predict({"customer_id": CUSTOMERS[0]})
+
+
+def test_what_is_no_id_is_not_given_back_as_one(services):
+    rows = services.predictions.predict_batch([True, math.nan, math.inf, {"customer_id": False}, 1.5])["predictions"]
+    assert [row.get("customer_id") for row in rows] == [None, None, None, None, "1.5"]
 
 
 def test_an_empty_batch_is_answered_with_nothing(services):
