@@ -205,8 +205,9 @@ def tell(
     amounts = np.where(there, np.take_along_axis(by_theme, np.maximum(shown, 0), axis=2), 0.0)
     moved = by_theme.sum(axis=2)
     rest = moved - amounts.sum(axis=2)
-    adjustment = served / CENTS - baseline - moved
-    parts = np.concatenate([baseline[..., None], amounts, rest[..., None], adjustment[..., None]], axis=2)
+    start = np.rint(baseline * CENTS)  # before anything is shared out: all buyers start at the same cents
+    adjustment = served - start - moved * CENTS
+    exact = np.concatenate([start[..., None], amounts * CENTS, rest[..., None] * CENTS, adjustment[..., None]], axis=2)
     voices = np.take_along_axis(_loudest(contributions, by_theme, of_feature), np.maximum(shown, 0), axis=2)
     return Reasons(
         features=tuple(features),
@@ -216,7 +217,7 @@ def tell(
         contributions=contributions,
         shown=shown,
         voices=np.where(there, voices, -1),
-        cents=cents_that_add_up(parts * CENTS, served),
+        cents=cents_that_add_up(exact, served),
         served=served,
     )
 

@@ -271,6 +271,14 @@ def test_every_number_that_is_served_is_explained_to_the_cent(trained_shop):
             assert sum(cents_of(account)) == served[customer, column]
 
 
+def test_all_buyers_start_at_the_same_cents(trained_shop):
+    every = np.arange(trained_shop.snapshot.n_customers)
+    buyers = every[~np.isnan(trained_shop.snapshot.features(every)).all(axis=1)]
+    cents = explain_customers(trained_shop.predictor, trained_shop.snapshot, buyers).cents
+    assert (cents[..., 0] == cents[0, :, 0]).all()
+    assert np.abs(cents[..., -1]).max() <= 1
+
+
 def test_a_customer_alone_is_told_what_he_is_told_among_all(trained_shop):
     rows = np.arange(0, 60)
     among = explain_customers(trained_shop.predictor, trained_shop.snapshot, rows)
