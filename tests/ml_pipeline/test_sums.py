@@ -60,6 +60,16 @@ def test_the_ends_stand_in_order_and_a_sum_of_nothing_is_nothing():
     assert sums.around(np.zeros(0), np.zeros(0)) == (0.0, 0.0, 0.0)
 
 
+def test_the_less_is_known_the_higher_is_the_upper_end():
+    predicted = np.full(100, 10.0)
+    ends = [
+        SumIntervals(1.0, np.zeros(1), np.ones(1), 0.05).around(predicted, np.full(100, own * 100.0))[2]
+        for own in (0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 1e12)
+    ]
+    assert ends == sorted(ends)
+    assert ends[-1] == pytest.approx(3.02 * 1_000, rel=0.01)
+
+
 def test_customers_of_whom_nothing_is_expected_may_still_spend():
     actual, predicted = np.r_[np.zeros(900), np.full(100, 40.0)], np.zeros(1_000)
     sums = fit_sums([(actual, predicted)])
