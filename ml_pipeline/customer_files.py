@@ -20,6 +20,7 @@ import python_calamine
 
 from ml_pipeline.errors import (
     EmptyFile,
+    MissingHeader,
     NoDataRows,
     TooManyColumns,
     UnevenRow,
@@ -27,7 +28,9 @@ from ml_pipeline.errors import (
     UnsupportedFileType,
 )
 from ml_pipeline.result_rows import find_id_column, lookup_ids
+from ml_pipeline.schema import MAX_ID_LENGTH, canonical_id
 from ml_pipeline.sheet_extent import DAMAGED, check_extent
+from ml_pipeline.snapshot import Snapshot
 
 CSV = "csv"
 XLSX = "xlsx"
@@ -172,6 +175,21 @@ def describe_upload(path: Path, filename: str, open_workbooks: bool = True) -> F
     if suffix == ".csv":
         return _describe_csv(path)
     return _describe_workbook(path) if open_workbooks else _closed_workbook(path)
+
+
+def check_header(shape: FileShape, snapshot: Snapshot) -> None:
+    """A first row that names a known customer is data; taken for a header, that customer would be lost unsaid.
+
+    Raises MissingHeader. A header that is not read yet, or that has a column of the right name, passes.
+    """
+    if shape.id_column_by_name or not shape.header:
+        return
+    first = canonical_id(shape.header[shape.id_column])
+    if len(first) <= MAX_ID_LENGTH and snapshot.positions([first])[0] >= 0:
+        raise MissingHeader(
+            f"The first row has the known customer {first!r} where a column name should be: the file has no "
+            "header. Add a first row such as customer_id and send it again."
+        )
 
 
 def _describe_csv(path: Path) -> FileShape:

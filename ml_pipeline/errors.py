@@ -88,6 +88,10 @@ class EmptyFile(CustomerFileError):
     """The file has no content."""
 
 
+class MissingHeader(CustomerFileError):
+    """The first row of a file is data."""
+
+
 class NoDataRows(CustomerFileError):
     """The file has a header and no row below it."""
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ml_pipeline.bundle import read_pointer
 from ml_pipeline.command import run_command, thread_count
-from ml_pipeline.customer_files import Rows, TextRows, describe_upload, read_rows
+from ml_pipeline.customer_files import Rows, TextRows, check_header, describe_upload, read_rows
 from ml_pipeline.predict import format_of
 from ml_pipeline.predictor import Predictor, load_predictor
 from ml_pipeline.progress import Progress
@@ -81,6 +81,7 @@ def explain_file(predictor: Predictor, snapshot: Snapshot, ids_file: Path, out_f
     """
     result_format = format_of(out_file)
     shape = describe_upload(ids_file, ids_file.name)
+    check_header(shape, snapshot)
     out_file.parent.mkdir(parents=True, exist_ok=True)
     customers = successful = rows = 0
     with tempfile.TemporaryDirectory(dir=out_file.parent, prefix=f".{out_file.name}.") as staging:

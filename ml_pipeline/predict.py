@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ml_pipeline.bundle import BundleMetadata, read_pointer, write_atomically
 from ml_pipeline.command import run_command, thread_count
-from ml_pipeline.customer_files import describe_upload, read_rows
+from ml_pipeline.customer_files import check_header, describe_upload, read_rows
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import UnsupportedFileType
 from ml_pipeline.predictor import build_snapshot, load_predictor
@@ -61,6 +61,7 @@ def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_fil
     """
     result_format = format_of(out_file)
     shape = describe_upload(ids_file, ids_file.name)
+    check_header(shape, snapshot)
     header = result_header(shape.header, result_columns(snapshot.targets))
     rows = successful = 0
     customers = [np.empty(0, dtype=np.int64)]

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.customer_files import FileShape, count_rows, describe_upload, read_rows
+from ml_pipeline.customer_files import FileShape, check_header, count_rows, describe_upload, read_rows
 from ml_pipeline.result_files import open_result
 from ml_pipeline.result_rows import Answered, answer_rows, lookup_ids, result_header
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import result_columns
 from ml_pipeline.spend_sums import sum_spend
-from services.bulk_service import check_header, file_metadata
+from services.bulk_service import file_metadata
 from services.job_store import Job, JobStore, Lease, Progress
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore

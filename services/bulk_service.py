@@ -11,16 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ml_pipeline.customer_files import FileShape, RowCounts, TextRows, count_rows, describe_upload
+from ml_pipeline.customer_files import FileShape, RowCounts, TextRows, check_header, count_rows, describe_upload
 from ml_pipeline.errors import DoesNotFitXlsx, ModelError
 from ml_pipeline.result_files import MEDIA_TYPES, XLSX_ROWS, open_result
-from ml_pipeline.schema import MAX_ID_LENGTH, canonical_id
-from ml_pipeline.snapshot import Snapshot
 from services.errors import (
     ConversionFailed,
     JobFailed,
     JobNotFinished,
-    MissingHeader,
     QueueUnavailable,
     RequestTooLarge,
 )
@@ -218,21 +215,6 @@ def estimated_seconds(job: Job) -> int:
     """A rough guess of how long the job takes once a worker has it."""
     rows = job.rows_total if job.rows_total is not None else int(job.parameters["size"]) / 50
     return max(1, math.ceil(rows / ROWS_PER_SECOND))
-
-
-def check_header(shape: FileShape, snapshot: Snapshot) -> None:
-    """A first row that names a known customer is data; taken for a header, that customer would be lost unsaid.
-
-    Raises MissingHeader. A header that is not read yet, or that has a column of the right name, passes.
-    """
-    if shape.id_column_by_name or not shape.header:
-        return
-    first = canonical_id(shape.header[shape.id_column])
-    if len(first) <= MAX_ID_LENGTH and snapshot.positions([first])[0] >= 0:
-        raise MissingHeader(
-            f"The first row has the known customer {first!r} where a column name should be: the file has no "
-            "header. Add a first row such as customer_id and send it again."
-        )
 
 
 def file_metadata(filename: str, size: int, shape: FileShape, counts: RowCounts | None) -> dict[str, Any]:

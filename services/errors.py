@@ -46,10 +46,6 @@ class MissingFile(InvalidRequest):
     """The upload has no part called file, or one without a file in it."""
 
 
-class MissingHeader(InvalidRequest):
-    """The first row of a file is data."""
-
-
 # ---- jobs
 
 

@@ -180,6 +180,13 @@ def test_an_ending_that_is_not_written_is_refused_and_leaves_nothing(models, ids
     assert [path.name for path in tmp_path.iterdir()] == ["customers.csv"]
 
 
+def test_a_first_row_that_is_a_customer_is_not_lost_as_a_header(models, tmp_path, capsys):
+    (tmp_path / "ids.csv").write_text("B01\nB02\n")
+    assert explain(models, tmp_path / "ids.csv", tmp_path / "out.csv") == 2
+    assert "MissingHeader: The first row has the known customer 'B01'" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_an_id_that_a_spreadsheet_would_run_is_neutralised(models, tmp_path):
     (tmp_path / "ids.csv").write_text("customer_id\n=1+1\n")
     explain(models, tmp_path / "ids.csv", tmp_path / "out.csv")

@@ -6,7 +6,8 @@ import openpyxl
 import pytest
 
 from ml_pipeline.command import run_command
-from ml_pipeline.predict import main
+from ml_pipeline.errors import MissingHeader
+from ml_pipeline.predict import main, predict_file
 from ml_pipeline.snapshot import result_columns
 
 
@@ -63,6 +64,13 @@ def test_the_ending_of_the_output_decides_its_format(trained_shop, ids, tmp_path
     assert len(cells) == 7
     assert cells[0][:2] == ("note", "Customer ID")
     assert isinstance(cells[1][2], float | int)
+
+
+def test_a_first_row_that_is_a_customer_is_not_lost_as_a_header(trained_shop, tmp_path):
+    first, second = trained_shop.snapshot.customer_ids([0, 1])
+    (tmp_path / "ids.csv").write_text(f"{first}\n{second}\n")
+    with pytest.raises(MissingHeader, match=first):
+        predict_file(trained_shop.snapshot, "v", tmp_path / "ids.csv", tmp_path / "out.csv")
 
 
 @pytest.mark.parametrize(

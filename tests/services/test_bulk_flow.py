@@ -9,7 +9,7 @@ import pytest
 import xlsxwriter
 
 from ml_pipeline.bundle import read_pointer
-from ml_pipeline.errors import UnreadableFile
+from ml_pipeline.errors import MissingHeader, UnreadableFile
 from services.bootstrap import build_services
 from services.bulk_job import BulkJobs
 from services.bulk_service import Caller, ConversionUnderWay
@@ -20,7 +20,6 @@ from services.errors import (
     JobNotFinished,
     JobStoreUnavailable,
     LeaseLost,
-    MissingHeader,
     ObjectMissing,
     RequestTooLarge,
     UnknownJob,
