@@ -377,6 +377,7 @@ def check_all_in_other(shop: Outcome) -> None:
 
 
 def check_the_same_every_month(shop: Outcome) -> None:
+    assert shop.content["probability"] == {"kind": "rate", "rate": (180 + 0.5) / (180 + 1)}  # 60 on three windows
     for answer in shop.answers.values():
         assert answer.total == pytest.approx(100, rel=0.01)
         assert answer.lower["total"] >= 95
@@ -391,6 +392,7 @@ def check_one_price(shop: Outcome) -> None:
 
 def check_noise(shop: Outcome) -> None:
     assert shop.kind == "rule"
+    assert "**Total:** No model beat the best simple rule" in shop.card
     assert_level(shop, spent_per_customer=0.1 * 20 * 30, within=0.3)
 
 
