@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq, minimize
 
+from ml_pipeline.metrics import descending_order
+
 FloatArray = npt.NDArray[np.float64]
 
 PROBABILITY_FLOOR = 0.001  # nobody is certain to buy, nobody certain not to
@@ -161,8 +163,11 @@ def agreement(told: Sequence[float], came: Sequence[float]) -> float:
 
 
 def reliability(probability: FloatArray, outcome: FloatArray) -> list[dict[str, Any]]:
-    """The reliability table: by tenth of predicted probability, how many, the mean predicted and the share that bought."""
-    order = np.argsort(probability, kind="stable")
+    """The reliability table: by tenth of predicted probability, how many, the mean predicted and the share that bought.
+
+    Equal probabilities are parted at random, by a fixed seed.
+    """
+    order = descending_order(probability)[::-1]
     tenths = [part for part in np.array_split(order, 10) if len(part)]
     return [
         {

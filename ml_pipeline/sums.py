@@ -91,7 +91,9 @@ def fit_sums(windows: Sequence[tuple[FloatArray, FloatArray]]) -> SumIntervals:
     middles, relative = [], []
     for rows in neighbourhoods(predicted, max(NEAREST, FEWEST / len(actual))):
         middles.append(float(np.log(predicted[rows].mean() + floor)))
-        relative.append(float(np.square((actual[rows] - predicted[rows]) / (predicted[rows] + floor)).mean()))
+        # a ratio of sums: a mean of ratios is ruled by whoever was expected to spend next to nothing
+        squares = np.square(actual[rows] - predicted[rows]).sum() / np.square(predicted[rows] + floor).sum()
+        relative.append(float(squares))
     own = SumIntervals(floor, np.array(middles), np.array(relative), 0.0)
     shared = [_shared(came, told, own) for came, told in windows if told.sum() > 0]
     common = (USUAL_WEIGHT * USUAL_COMMON**2 + sum(shared)) / (USUAL_WEIGHT + len(shared))

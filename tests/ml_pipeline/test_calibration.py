@@ -190,3 +190,9 @@ def test_three_customers_make_three_rows_and_not_ten():
 )
 def test_the_share_of_buyers_is_never_certain(bought, share):
     assert share_of_buyers(np.array(bought)) == pytest.approx(share)
+
+
+def test_tenths_of_one_probability_for_all_do_not_depend_on_the_order_of_the_customers():
+    outcome = np.r_[np.ones(100), np.zeros(900)]
+    tenths = reliability(np.full(1_000, 0.1), outcome)
+    assert max(tenth["bought"] for tenth in tenths) < 0.25

@@ -89,3 +89,10 @@ def test_they_survive_json_and_refuse_no_rows():
 def test_whoever_serves_sums_does_not_load_all_of_scipys_distributions():
     program = "import sys, ml_pipeline.spend_sums; sys.exit('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_who_was_expected_to_spend_nothing_does_not_blow_up_the_variance_of_the_others():
+    predicted = np.r_[np.full(50, 0.01), np.full(100, 100.0)]
+    actual = np.r_[50.0, np.zeros(49), np.full(100, 100.0)]
+    sums = fit_sums([(actual, predicted)])
+    assert sums.variance(np.array([100.0]))[0] < 50.0**2
