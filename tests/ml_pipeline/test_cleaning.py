@@ -239,7 +239,8 @@ def test_a_last_day_that_few_rows_behind_a_long_gap_decide_is_a_warning() -> Non
 
 
 def test_an_as_of_far_behind_the_data_is_a_warning_and_years_behind_is_refused(tmp_path: Path) -> None:
-    shop = write_shop(tmp_path / "data", DIRTY)
+    header = "transaction_id,customer_id,transaction_date,total_amount\nt1,c1,2025-01-16,10\n"
+    shop = write_shop(tmp_path / "data", {HEADERS: header}, "[targets]\n")
     near, far = (
         prepare_shop(shop, tmp_path / "out", as_of=as_of).report["warnings"]
         for as_of in (date(2025, 2, 10), date(2025, 3, 10))

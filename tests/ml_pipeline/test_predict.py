@@ -31,9 +31,13 @@ def predict(trained_shop, ids, out, *more, data=None):
     return run_command(main, [*options, "--ids", str(ids), "--out", str(out), "--threads", "1", *more])
 
 
-def test_the_file_comes_back_row_by_row_with_the_numbers_that_are_served(trained_shop, ids, tmp_path):
-    assert predict(trained_shop, ids, tmp_path / "out.csv") == 0
-    rows = read_csv(tmp_path / "out.csv")
+def test_file_and_sums_come_back_with_the_numbers_that_are_served(trained_shop, ids, tmp_path):
+    assert predict(trained_shop, ids, tmp_path / "out.csv", "--sums", str(tmp_path / "sums" / "sums.json")) == 0
+    assert_row_by_row(trained_shop, read_csv(tmp_path / "out.csv"))
+    assert_summed(trained_shop, json.loads((tmp_path / "sums" / "sums.json").read_text()))
+
+
+def assert_row_by_row(trained_shop, rows):
     assert list(rows[0]) == ["note", "Customer ID", *result_columns(trained_shop.snapshot.targets)]
     assert [row["note"] for row in rows] == [f"row {n}" for n in range(6)]
     assert [row["status"] for row in rows] == ["success", "success", "success", "failed", "success", "failed"]
@@ -47,9 +51,7 @@ def test_the_file_comes_back_row_by_row_with_the_numbers_that_are_served(trained
     assert rows[3]["predicted_total_spend"] == ""
 
 
-def test_the_sum_over_the_files_customers_is_written_when_asked_for(trained_shop, ids, tmp_path):
-    assert predict(trained_shop, ids, tmp_path / "out.csv", "--sums", str(tmp_path / "sums" / "sums.json")) == 0
-    sums = json.loads((tmp_path / "sums" / "sums.json").read_text())
+def assert_summed(trained_shop, sums):
     spend = trained_shop.snapshot.columns(range(3))["predicted_total_spend"]
     assert sums["predicted_30d_spend"]["total"] == round(spend.sum(), 2)
     assert (sums["rows"], sums["rows_failed"], sums["customers"]) == (6, 2, 3)
@@ -59,7 +61,7 @@ def test_the_sum_over_the_files_customers_is_written_when_asked_for(trained_shop
 
 
 def test_the_ending_of_the_output_decides_its_format(trained_shop, ids, tmp_path):
-    assert predict(trained_shop, ids, tmp_path / "out.xlsx") == 0
+    predict_file(trained_shop.snapshot, trained_shop.pair.bundle_id, ids, tmp_path / "out.xlsx")
     cells = list(openpyxl.load_workbook(tmp_path / "out.xlsx").active.iter_rows(values_only=True))
     assert len(cells) == 7
     assert cells[0][:2] == ("note", "Customer ID")
