@@ -174,13 +174,10 @@ MEAN_REPEAT_VALUE = MeanRepeatValue().name
 AVG_TRANSACTION_VALUE = AvgTransactionValue().name
 CUSTOMER_TENURE_DAYS = CustomerTenureDays().name
 LIFETIME_SPEND = LifetimeSpend().name
-SPEND_VELOCITY = SpendVelocity().name
 IS_COLD_START = IsColdStart().name
 CALENDAR_FEATURES = tuple(feature.name for feature in _OF_EVERYTHING if isinstance(feature, CalendarFeature))
 
-TENURE_FEATURES = tuple(
-    feature.name for feature in (DaysSinceFirstTransaction(), DaysFirstToLast(), CustomerTenureDays())
-)
+TENURE_FEATURES = (DAYS_SINCE_FIRST, DAYS_FIRST_TO_LAST, CUSTOMER_TENURE_DAYS)
 """How long ago a customer came; with the days since the last transaction, from the first to the last tells it too."""
 
 

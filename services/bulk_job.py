@@ -11,7 +11,7 @@ from ml_pipeline.customer_files import FileShape, check_header, count_rows, desc
 from ml_pipeline.result_files import open_result
 from ml_pipeline.result_rows import Answered, answer_rows, lookup_ids, result_header
 from ml_pipeline.schema import TOTAL_TARGET
-from ml_pipeline.snapshot import result_columns
+from ml_pipeline.snapshot import CENTS, result_columns
 from ml_pipeline.spend_sums import sum_spend
 from services.bulk_service import file_metadata
 from services.job_store import Job, JobStore, Lease, Progress
@@ -19,7 +19,6 @@ from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore
 
 ROWS_PER_SLICE = 50_000
-CENTS = 100
 
 
 class BulkJobs:
