@@ -232,5 +232,5 @@ def check_file(
     path = folder / name
     sealed = content["files"].get(name)
     if sealed is None or not path.is_file() or digest_of(path) != sealed:
-        raise error(f"{path} is missing or differs from what was sealed: restore it or train again.")
+        raise error(f"{folder.name}/{name} is missing or differs from what was sealed: restore it or train again.")
     return path

@@ -161,6 +161,16 @@ def spoken_amount(value: float, occasion: Occasion) -> str:
     return "nothing" if is_nothing(value) else money(value, occasion.currency)
 
 
+def spends_lately(value: float, occasion: Occasion, thing: str = "") -> str:
+    """A rate: `spends 3,410.00 INR per 30 days`, or `spends next to nothing`; on a thing where one is named."""
+    on = f" on {thing}" if thing else ""
+    return (
+        f"spends next to nothing{on}"
+        if is_nothing(value)
+        else f"spends {money(value, occasion.currency)}{on} per 30 days"
+    )
+
+
 # Recency
 
 
@@ -451,8 +461,7 @@ class EwSpendRate(Feature):
         return decayed_rate(row, *self.recent_totals, row.amount, AMOUNT_SCALE)
 
     def said(self, value: float, occasion: Occasion) -> str:
-        per_month = f"spends {spoken_amount(value, occasion)} per 30 days"
-        return f"{per_month}, judged mostly by the last {days(self.decay.half_life_days)}"
+        return f"{spends_lately(value, occasion)}, judged mostly by the last {days(self.decay.half_life_days)}"
 
 
 class LifetimeSpend(Feature):

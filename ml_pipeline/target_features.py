@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import ibis
 import ibis.expr.types as ir
 
-from ml_pipeline.feature_definitions import Feature, decayed_rate, floored, ratio, spoken_amount
+from ml_pipeline.feature_definitions import Feature, decayed_rate, floored, ratio, spends_lately, spoken_amount
 from ml_pipeline.schema import AMOUNT_SCALE
 from ml_pipeline.totals import DecayedTotal, Total, WindowTotal, of_target
 from ml_pipeline.windows import Decay, Window
@@ -71,8 +71,8 @@ class TargetEwSpendRate(TargetFeature):
         return decayed_rate(row, *self.recent_totals, row[of_target("amount", self.target)], AMOUNT_SCALE)
 
     def said(self, value: float, occasion: Occasion) -> str:
-        per_month = f"spends {self._spent(value, occasion)} per 30 days"
-        return f"{per_month}, judged mostly by the last {days(self.decay.half_life_days)}"
+        rate = spends_lately(value, occasion, plain(self.target))
+        return f"{rate}, judged mostly by the last {days(self.decay.half_life_days)}"
 
 
 @dataclass(frozen=True)

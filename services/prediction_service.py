@@ -160,9 +160,14 @@ def _row_error(request: Mapping[str, Any], found: str | ServiceError, model: Mod
 def _with_ignored(answer: dict[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
     ignored = [name for name in request if name not in USED_FIELDS]
     if ignored:
-        reason = "A known customer's prediction comes from the stored purchases alone."
-        answer["ignored_inputs"] = [{"field": name, "reason": reason} for name in ignored]
+        answer["ignored_inputs"] = [{"field": name, "reason": _why_ignored(name)} for name in ignored]
     return answer
+
+
+def _why_ignored(name: str) -> str:
+    if name == "explain":
+        return "Reasons are asked for in the address: POST /predict?explain=true."
+    return "A known customer's prediction comes from the stored purchases alone."
 
 
 def _answers(model: Model, positions: Sequence[int], explain: bool = False) -> list[dict[str, Any]]:
