@@ -25,10 +25,6 @@ HALF_LIVES = (15, 30, 45, 60, 90, 120, 180, 270)
 EARLIER_WINDOWS = 3
 
 
-class PeerMissing(Exception):
-    """A peer's package is not installed."""
-
-
 @dataclass(frozen=True)
 class Question:
     """What a peer is asked: the purchases before `day`, and the customers in them, (n,), sorted."""
