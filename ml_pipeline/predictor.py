@@ -21,7 +21,15 @@ from ml_pipeline.prepare import Prepared
 from ml_pipeline.reconcile import reconcile, to_cents
 from ml_pipeline.registration import REGISTRATION_AGES, registration_ages
 from ml_pipeline.schema import TOTAL_TARGET
-from ml_pipeline.snapshot import CENTS, NEVER_BOUGHT, ONE_PURCHASE, Answers, money_columns, write_snapshot
+from ml_pipeline.snapshot import (
+    CENTS,
+    NEVER_BOUGHT,
+    ONE_PURCHASE,
+    Answers,
+    ends_in_cents,
+    money_columns,
+    write_snapshot,
+)
 from ml_pipeline.sums import SumIntervals
 
 FloatArray = npt.NDArray[np.float64]
@@ -98,7 +106,7 @@ class Predictor:
 
         spend = money_of("spend")
         money = to_cents(spend[:, 0], spend[:, 1:])
-        upper = np.ceil(money_of("upper") * CENTS - 1e-6).astype(np.int64)
+        _, upper = ends_in_cents(0.0, money_of("upper"))
         # net spend of a part can exceed the total's, where more of another part came back than was bought
         upper = np.maximum(np.minimum(upper, upper[:, :1]), money)
         return Answers(
@@ -142,8 +150,7 @@ class Predictor:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         learned = self.metadata.content["intervals"]
         intervals = {name: Intervals.from_json(learned[name]) for name in money_columns(self.metadata.targets)}
-        lower, upper = interval_ends(intervals, money, probability)
-        return np.floor(lower * CENTS + 1e-6).astype(np.int64), np.ceil(upper * CENTS - 1e-6).astype(np.int64)
+        return ends_in_cents(*interval_ends(intervals, money, probability))
 
     def _variance(self, money: FloatArray) -> FloatArray:
         """Of each customer's own error, for sums over many, (n, 2 + targets)."""

@@ -57,6 +57,12 @@ class Answers:
         return self.cold_start_reason > 0
 
 
+def ends_in_cents(lower: npt.ArrayLike, upper: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Both ends of intervals of money in cents, rounded outwards; a millionth of a cent is rounding error."""
+    floor, ceiling = np.floor(np.asarray(lower) * CENTS + 1e-6), np.ceil(np.asarray(upper) * CENTS - 1e-6)
+    return floor.astype(np.int64), ceiling.astype(np.int64)
+
+
 def money_columns(targets: Sequence[str]) -> tuple[str, ...]:
     """What the columns of money are, in order."""
     return ("total", *targets, "other")

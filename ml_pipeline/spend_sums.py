@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ml_pipeline.intervals import COVERAGE
 from ml_pipeline.schema import TOTAL_TARGET
-from ml_pipeline.snapshot import CENTS, Snapshot, money_columns
+from ml_pipeline.snapshot import CENTS, Snapshot, ends_in_cents, money_columns
 from ml_pipeline.sums import SumIntervals
 
 Cents = dict[str, int]
@@ -67,8 +67,8 @@ def sum_spend(snapshot: Snapshot, learned: Mapping[str, Any], positions: npt.Arr
     if len(rows) > 1:
         for index, name in enumerate(names):
             _, least, most = SumIntervals.from_json(learned[name]).around(money[:, index], variance[:, index])
-            lower[name] = max(lower[name], int(np.floor(least * CENTS + 1e-6)))
-            upper[name] = max(upper[name], int(np.ceil(most * CENTS - 1e-6)))
+            ends = ends_in_cents(least, most)
+            lower[name], upper[name] = max(lower[name], int(ends[0])), max(upper[name], int(ends[1]))
         lower, upper = _in_order(lower, upper, spend)
     return SpendSum(len(rows), spend, lower, upper, float(snapshot.probability(rows).sum()))
 
