@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaincinv, ndtri
+from scipy.special import gammaincinv, ndtri, stdtrit
 
 from ml_pipeline.intervals import FEWEST, NEAREST, TAIL, neighbourhoods, ratio_floor
 
@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 USUAL_COMMON, USUAL_WEIGHT = 0.05, 2
 """What all share, as a share of the sum, before any window is seen; it counts as much as so many windows."""
 LEAST_COMMON = 0.02
+MANY_DEGREES = 1e6
 WIDEST_SHAPE = 0.2
 """Of the gamma: the 90 % quantile is highest there, 3 times the mean. With more variance it falls towards 0, but who knows
 less must not promise more."""
@@ -29,13 +30,15 @@ less must not promise more."""
 class SumIntervals:
     """For one target. floor: money; middles: logarithms of prediction + floor; relative: variance over its square, there.
 
-    common: standard deviation of what all customers share, as a share of the sum.
+    common: standard deviation of what all customers share, as a share of the sum; it is known from so many windows, the
+    usual one counted with them.
     """
 
     floor: float
     middles: FloatArray
     relative: FloatArray
     common: float
+    windows: int
 
     def variance(self, predicted: FloatArray) -> FloatArray:
         """Of each customer's own error, money squared (n,)."""
@@ -49,14 +52,25 @@ class SumIntervals:
         variance (n,): of each one's own error, as `variance` gives it. The sum is taken as normal downwards, where it ends
         at 0, and as a gamma of the same mean and variance upwards: a few large purchases make sums of few customers skewed.
         """
-        point, own = float(predicted.sum()), float(variance.sum())
-        spread = own + (self.common * point) ** 2
+        point = float(predicted.sum())
+        spread = self._spread(float(variance.sum()), (self.common * point) ** 2)
         if point <= 0 or spread <= 0:
             return point, point, point + float(ndtri(1 - TAIL)) * float(np.sqrt(spread))
         lower = point + float(ndtri(TAIL)) * float(np.sqrt(spread))
         shape = max(point**2 / spread, WIDEST_SHAPE)
         upper = float(gammaincinv(shape, 1 - TAIL) * (point / shape))
         return point, max(lower, 0.0), max(upper, point)
+
+    def _spread(self, own: float, common: float) -> float:
+        """The variance of a sum, and more where it is known from few windows: by as much as Student's t is wider there.
+
+        The degrees of freedom are those of Satterthwaite (1946); the customers' own part is known well.
+        """
+        if common <= 0:
+            return own
+        degrees = min(self.windows * ((own + common) / common) ** 2, MANY_DEGREES)
+        wider = float(stdtrit(degrees, 1 - TAIL) / ndtri(1 - TAIL))
+        return (own + common) * wider**2
 
     def as_json(self) -> dict[str, Any]:
         """For a bundle's metadata."""
@@ -65,6 +79,7 @@ class SumIntervals:
             "middles": self.middles.tolist(),
             "relative": self.relative.tolist(),
             "common": self.common,
+            "windows": self.windows,
         }
 
     @classmethod
@@ -75,6 +90,7 @@ class SumIntervals:
             np.array(content["middles"], dtype=np.float64),
             np.array(content["relative"], dtype=np.float64),
             content["common"],
+            content["windows"],
         )
 
 
@@ -94,10 +110,11 @@ def fit_sums(windows: Sequence[tuple[FloatArray, FloatArray]]) -> SumIntervals:
         # a ratio of sums: a mean of ratios is ruled by whoever was expected to spend next to nothing
         squares = np.square(actual[rows] - predicted[rows]).sum() / np.square(predicted[rows] + floor).sum()
         relative.append(float(squares))
-    own = SumIntervals(floor, np.array(middles), np.array(relative), 0.0)
+    own = SumIntervals(floor, np.array(middles), np.array(relative), 0.0, 0)
     shared = [_shared(came, told, own) for came, told in windows if told.sum() > 0]
-    common = (USUAL_WEIGHT * USUAL_COMMON**2 + sum(shared)) / (USUAL_WEIGHT + len(shared))
-    return SumIntervals(floor, own.middles, own.relative, max(float(np.sqrt(common)), LEAST_COMMON))
+    counted = USUAL_WEIGHT + len(shared)
+    common = (USUAL_WEIGHT * USUAL_COMMON**2 + sum(shared)) / counted
+    return SumIntervals(floor, own.middles, own.relative, max(float(np.sqrt(common)), LEAST_COMMON), counted)
 
 
 def _shared(actual: FloatArray, predicted: FloatArray, own: SumIntervals) -> float:

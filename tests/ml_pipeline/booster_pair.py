@@ -89,7 +89,7 @@ def bundle_content(features: Matrix, names: Sequence[str], as_of: date) -> dict[
     """What metadata.json says of the bundle."""
     columns = money_columns(TARGETS)
     wide = Intervals(1.0, np.zeros(1), np.array([0.5]), np.array([2.0])).as_json()
-    own_error = SumIntervals(1.0, np.zeros(1), np.ones(1), 0.1).as_json()
+    own_error = SumIntervals(1.0, np.zeros(1), np.ones(1), 0.1, 6).as_json()
     serving = {
         name: {"kind": "rule", "name": "last_90_days_over_3", "formula": rule_formula("last_90_days_over_3", 100.0)}
         for name in columns

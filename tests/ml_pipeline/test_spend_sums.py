@@ -80,7 +80,7 @@ def test_many_do_not_spend_less_than_one_of_them(toy, n):
 
 def test_no_end_of_a_part_lies_above_that_of_the_total(toy):
     snapshot, learned = toy
-    unsure = SumIntervals(1.0, np.zeros(1), np.ones(1), 1.0).as_json()
+    unsure = SumIntervals(1.0, np.zeros(1), np.ones(1), 1.0, 6).as_json()
     money, _ = snapshot.money(range(N))
     mostly_one_part = np.argsort(-money[:, 1] / money[:, 0])[:2]
     found = sum_spend(snapshot, {**learned, NAMES[1]: unsure}, mostly_one_part)

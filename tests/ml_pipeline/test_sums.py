@@ -63,7 +63,7 @@ def test_the_ends_stand_in_order_and_a_sum_of_nothing_is_nothing():
 def test_the_less_is_known_the_higher_is_the_upper_end():
     predicted = np.full(100, 10.0)
     ends = [
-        SumIntervals(1.0, np.zeros(1), np.ones(1), 0.05).around(predicted, np.full(100, own * 100.0))[2]
+        SumIntervals(1.0, np.zeros(1), np.ones(1), 0.05, 6).around(predicted, np.full(100, own * 100.0))[2]
         for own in (0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 1e12)
     ]
     assert ends == sorted(ends)
@@ -96,3 +96,23 @@ def test_who_was_expected_to_spend_nothing_does_not_blow_up_the_variance_of_the_
     actual = np.r_[50.0, np.zeros(49), np.full(100, 100.0)]
     sums = fit_sums([(actual, predicted)])
     assert sums.variance(np.array([100.0]))[0] < 50.0**2
+
+
+def test_what_is_known_from_few_windows_is_told_less_surely():
+    predicted = np.full(1_000_000, 50.0)
+
+    def width(windows):
+        sums = SumIntervals(1.0, np.array([0.0]), np.array([1.0]), common=0.1, windows=windows)
+        point, lower, _ = sums.around(predicted, sums.variance(predicted))
+        return (point - lower) / point
+
+    assert width(1_000_000) == pytest.approx(0.1 * 1.2816, rel=0.01)
+    assert width(4) == pytest.approx(0.1 * 1.5332, rel=0.01)
+
+
+def test_few_windows_do_not_widen_what_is_each_customers_own():
+    few = SumIntervals(1.0, np.array([0.0]), np.array([4.0]), common=0.02, windows=3)
+    many = SumIntervals(1.0, np.array([0.0]), np.array([4.0]), common=0.02, windows=1_000_000)
+    predicted = np.full(20, 50.0)
+    one, other = (sums.around(predicted, sums.variance(predicted)) for sums in (few, many))
+    assert one == pytest.approx(other, rel=1e-3)

@@ -73,7 +73,8 @@ def write_toy_pair(
                     for name in names
                 },
                 "sums": {
-                    name: SumIntervals(1.0, np.zeros(1), np.ones(1), 0.1).as_json() for name in money_columns(targets)
+                    name: SumIntervals(1.0, np.zeros(1), np.ones(1), 0.1, 6).as_json()
+                    for name in money_columns(targets)
                 },
                 "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
             },
