@@ -48,7 +48,7 @@ Made by `make accuracy` (`python -m benchmarks.accuracy --write`) on {today}; ev
   every data set.
 - The spend of the window is computed from the source files, without the pipeline: lines with quantity > 0 and amount > 0.
   Scored are all customers with such a purchase before the day, with `ml_pipeline.metrics`.
-- The evaluation days are reported and never used to choose or tune; `--development` evaluates on earlier days for that.
+- The evaluation days are there to report on; `--development` evaluates on earlier days, to choose and tune on.
 - Peers see the same purchases before the day and share nothing with the pipeline (but for our own BG/NBD module): 36 columns
   of their own, observed every 15 days, label windows ended before the day. Early stopping and choices use the latest of those windows.
 - MAE is never to be read without bias: where most customers spend nothing, predicting 0 for everyone wins it.

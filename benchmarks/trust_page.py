@@ -33,7 +33,7 @@ Made by `make trust` (`python -m benchmarks.trust --write`) on {today}; every fi
 How sure a prediction is, whether its parts add up, and why it is what it is: each claim is held against what customers
 then did, on the evaluation days of [accuracy.md](accuracy.md) and with the same runs: trained with the product's own command as
 of the day, nothing on or after it read, the spend of the 30 days computed from the source files without the pipeline. The
-evaluation days are reported and never used to choose or tune.
+evaluation days are there to report on; `--development` takes earlier ones, to choose and tune on.
 
 **Intervals** are of 80 %: one customer in ten should spend more than the upper end, and at most one in ten less than the lower.
 
