@@ -28,10 +28,10 @@ SLICE = 50_000
 
 @dataclass(frozen=True)
 class TrustRecord:
-    """What serves the customers with a purchase before the day, (n,), in the byte order of their ids.
+    """What serves all known customers (n,), in the byte order of their ids; those whose purchases were all taken back too.
 
     money, lower, upper, unreconciled (before the parts were made to agree), variance: (n, 2 + targets), columns as named.
-    sums: column -> parameters of `ml_pipeline.sums.SumIntervals`. reasons: of 1,000 of them.
+    sums: column -> parameters of `ml_pipeline.sums.SumIntervals`. reasons: of 1,000 of those with a purchase that stands.
     """
 
     columns: tuple[str, ...]
@@ -53,23 +53,25 @@ def collect(models: Path) -> TrustRecord:
     predictor = load_predictor(models, pair.bundle_id)
     snapshot = load_snapshot(models, pair.snapshot_id)
     everyone = np.arange(snapshot.n_customers)
-    buyers = everyone[~np.isnan(snapshot.features(everyone)).all(axis=1)]
-    features = snapshot.features(buyers)
-    money, variance = snapshot.money(buyers)
-    answers = snapshot.columns(buyers)
+    features = snapshot.features(everyone)
+    buyers = np.flatnonzero(~np.isnan(features).all(axis=1))
+    money, variance = snapshot.money(everyone)
+    answers = snapshot.columns(everyone)
+    unreconciled = money.copy()  # what is told of who never bought adds up as it is
+    unreconciled[buyers] = _unreconciled(predictor, features[buyers])
     columns = money_columns(snapshot.targets)
     lower, upper = (
         np.column_stack([answers[f"predicted_{name}_spend_{end}"] for name in columns]) for end in ("lower", "upper")
     )
-    chosen = some_customers(len(buyers))
+    chosen = buyers[some_customers(len(buyers))]
     content = predictor.metadata.content
     return TrustRecord(
         columns,
-        np.array(snapshot.customer_ids(buyers), dtype=np.str_),
+        np.array(snapshot.customer_ids(everyone), dtype=np.str_),
         money,
         lower,
         upper,
-        _unreconciled(predictor, features),
+        unreconciled,
         variance,
         answers["purchase_probability_30d"],
         {name: content["sums"][name] for name in columns},

@@ -24,6 +24,13 @@ def test_a_record_is_collected_from_a_models_folder_and_its_reasons_hold(trained
     assert record.reasons.changed == 0
 
 
-def test_who_never_bought_is_not_recorded(trained_shop):
-    features = trained_shop.snapshot.features(range(trained_shop.snapshot.n_customers))
-    assert len(collect(trained_shop.models).customer_ids) == (~np.isnan(features).all(axis=1)).sum()
+def test_who_never_bought_is_recorded_too_and_agrees_as_he_is_told(trained_shop):
+    """Somebody whose every purchase was taken back counts as one who never bought, and yet had bought before the day."""
+    snapshot, record = trained_shop.snapshot, collect(trained_shop.models)
+    assert len(record.customer_ids) == snapshot.n_customers
+    never = np.isnan(snapshot.features(range(snapshot.n_customers))).all(axis=1)
+    assert never.any()
+    ids = snapshot.customer_ids(np.flatnonzero(never))
+    rows = np.isin(record.customer_ids, ids)
+    assert (record.unreconciled[rows] == record.money[rows]).all()
+    assert (record.unreconciled[~rows] != record.money[~rows]).any()
