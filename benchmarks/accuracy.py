@@ -9,27 +9,24 @@ The evaluation days are for reporting, once; --development takes earlier ones, t
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from benchmarks.accuracy_page import DataSetReport, Row, page, render
 from benchmarks.answers import ask
 from benchmarks.goals import GOALS, NO_GOALS
-from benchmarks.ours import OurForecast, RunFailed, forecast, pipeline_fingerprint
+from benchmarks.ours import OurForecast, forecast, pipeline_fingerprint
+from benchmarks.page_command import page_parser, refuse_partial_page, run_page_command
 from benchmarks.peer_list import PEERS
 from benchmarks.peers import Peer, Question, predict_last_90_days_over_3
 from benchmarks.public_data import (
     DATA_SETS,
     ROOT,
     Converted,
-    DataSetMissing,
     PublicDataSet,
     Window,
     convert,
@@ -44,45 +41,16 @@ OURS = "ours"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    options = _options(arguments)
-    try:
-        with threadpool_limits(1):  # several threads on shared cores wait for each other most of the time
-            reports = [report(name, path, options) for name, path in options.data_set]
-    except (DataSetMissing, RunFailed) as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 2
-    for each in reports:
-        print(render(each))
-    if options.write:
-        PAGE.write_text(page(reports, date.today()), encoding="utf-8")
-        print(f"Written: {PAGE.relative_to(ROOT)}")
-    return 0
+    return run_page_command(_options(arguments), PAGE, report, render, page)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data-set",
-        nargs="+",
-        type=named_data_set,
-        default=[("complete_journey", None), ("cdnow", None)],
-        metavar="NAME[=PATH]",
-        help=f"of {', '.join(DATA_SETS)} (default: those that packages bring)",
-    )
-    parser.add_argument("--development", action="store_true", help="earlier days, to choose and tune on")
-    parser.add_argument("--day", nargs="+", type=date.fromisoformat, help="other days (YYYY-MM-DD), for development")
+    parser = page_parser("benchmarks.accuracy", __doc__, PAGE)
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--only", nargs="+", metavar="ROW", help=f"{OURS}, or names of peers: {_peer_names()}")
     who.add_argument("--peers-only", action="store_true", help="everyone but us")
-    parser.add_argument("--profile", choices=("quick", "full"), default="full", help="of our training")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of our training; peers have one")
-    parser.add_argument("--work", type=Path, default=ROOT / "var" / "accuracy", help="where results are kept")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     options = parser.parse_args(arguments)
-    if options.write and (options.development or options.day or options.only or options.peers_only):
-        parser.error("--write reports the evaluation days with every row; leave the other choices out")
+    refuse_partial_page(parser, options, bool(options.only), options.peers_only)
     unknown = set(options.only or ()) - {OURS, *(peer.name for peer in PEERS)}
     if unknown:
         parser.error(f"--only {' '.join(sorted(unknown))}: rows are {OURS}, {_peer_names()}")
@@ -91,14 +59,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _peer_names() -> str:
     return ", ".join(peer.name for peer in PEERS)
-
-
-def named_data_set(text: str) -> tuple[str, Path | None]:
-    """NAME or NAME=PATH of a command line. Raises argparse's error for a name that is none."""
-    name, _, path = text.partition("=")
-    if name not in DATA_SETS:
-        raise argparse.ArgumentTypeError(f"{name!r} is no data set; they are {', '.join(DATA_SETS)}")
-    return name, Path(path) if path else None
 
 
 def report(name: str, path: Path | None, options: argparse.Namespace) -> DataSetReport:

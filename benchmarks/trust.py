@@ -9,17 +9,14 @@ The evaluation days are for reporting, once; --development takes earlier ones, t
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
-from benchmarks.accuracy import named_data_set
-from benchmarks.ours import RunFailed, pipeline_fingerprint, record_at
-from benchmarks.public_data import DATA_SETS, HORIZON_DAYS, ROOT, Converted, DataSetMissing, convert
+from benchmarks.ours import pipeline_fingerprint, record_at
+from benchmarks.page_command import page_parser, refuse_partial_page, run_page_command
+from benchmarks.public_data import DATA_SETS, HORIZON_DAYS, ROOT, Converted, convert
 from benchmarks.trust_facts import summed_up
 from benchmarks.trust_page import page, render
 from benchmarks.trust_record import TrustRecord
@@ -30,42 +27,13 @@ PAGE = ROOT / "docs" / "trust.md"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    options = _options(arguments)
-    try:
-        with threadpool_limits(1):
-            reports = [report(name, path, options) for name, path in options.data_set]
-    except (DataSetMissing, RunFailed, CustomersMissing) as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 2
-    for each in reports:
-        print(render(each))
-    if options.write:
-        PAGE.write_text(page(reports, date.today()), encoding="utf-8")
-        print(f"Written: {PAGE.relative_to(ROOT)}")
-    return 0
+    return run_page_command(_options(arguments), PAGE, report, render, page, expected=(CustomersMissing,))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.trust", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data-set",
-        nargs="+",
-        type=named_data_set,
-        default=[("complete_journey", None), ("cdnow", None)],
-        metavar="NAME[=PATH]",
-        help=f"of {', '.join(DATA_SETS)} (default: those that packages bring)",
-    )
-    parser.add_argument("--development", action="store_true", help="earlier days, to choose and tune on")
-    parser.add_argument("--day", nargs="+", type=date.fromisoformat, help="other days (YYYY-MM-DD), for development")
-    parser.add_argument("--profile", choices=("quick", "full"), default="full", help="of the training")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the training")
-    parser.add_argument("--work", type=Path, default=ROOT / "var" / "accuracy", help="where results are kept")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
+    parser = page_parser("benchmarks.trust", __doc__, PAGE)
     options = parser.parse_args(arguments)
-    if options.write and (options.development or options.day or options.profile != "full"):
-        parser.error("--write reports the evaluation days with the full profile; leave the other choices out")
+    refuse_partial_page(parser, options)
     return options
 
 
