@@ -80,6 +80,8 @@ def _distinct_ids(values: Any) -> list[str]:
         )
     ids: dict[str, None] = {}
     for place, value in enumerate(values):
+        if value is None:
+            raise InvalidRequest(f"Entry {place} of customer_ids (counted from 0) is null. Leave it out. {EXAMPLE}.")
         try:
             ids[requested_id({"customer_id": value})] = None
         except InvalidRequest as problem:

@@ -70,7 +70,10 @@ def test_one_customer_has_his_own_interval(services):
         ({"segment": None}, "segment is not a text"),
         ({"customer_ids": None}, "customer_ids must be a list"),
         ({"customer_ids": "12345"}, "customer_ids must be a list"),
-        ({"customer_ids": ["1", None]}, "Entry 1 of customer_ids (counted from 0): customer_id is missing"),
+        (
+            {"customer_ids": ["1", None]},
+            'Entry 1 of customer_ids (counted from 0) is null. Leave it out. Send {"customer_ids": ',
+        ),
         ({"customer_ids": [[1]]}, "Entry 0 of customer_ids (counted from 0): customer_id is a list"),
         ({"customer_ids": [True]}, "customer_id is a boolean"),
         ({"customer_ids": [" "]}, "customer_id is empty"),
