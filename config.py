@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,13 +40,22 @@ class Settings:
     data_dir: Path
     models_dir: Path
     var_dir: Path
+    objects_dir: Path
     redis_url: str
     database_url: str
     single_host: bool
     max_upload_mb: int
+    max_rows: int
+    max_columns: int
+    max_jobs_per_caller: int
+    rows_per_chunk: int
+    retention_days: float
+    webhook_secret: str = field(repr=False)
+    webhook_hosts: tuple[str, ...]
     lease_seconds: float
     watchdog_seconds: float
     max_attempts: int
+    idle_worker_seconds: float
 
     @property
     def is_production(self) -> bool:
@@ -71,6 +80,9 @@ class _Reader:
 
     def text(self, name: str, default: str) -> str:
         return self._environ.get(name, "").strip() or default
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.text(name, "").split(",") if part.strip())
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         text = self.text(name, "")
@@ -122,19 +134,28 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(
         flask_env=reader.choice("FLASK_ENV", "production", ENVIRONMENTS, str.lower),
         port=reader.integer("PORT", 5000, 1, 65535),
-        cors_origins=tuple(part.strip() for part in reader.text("CORS_ORIGINS", "").split(",") if part.strip()),
+        cors_origins=reader.texts("CORS_ORIGINS"),
         allow_anonymous=reader.flag("ALLOW_ANONYMOUS"),
         log_level=reader.choice("LOG_LEVEL", "INFO", LOG_LEVELS, str.upper),
         data_dir=reader.folder("DATA_DIR", "pymind_dataset"),
         models_dir=reader.folder("MODELS_DIR", "models"),
         var_dir=var_dir,
+        objects_dir=reader.folder("OBJECTS_DIR", str(var_dir / "objects")),
         redis_url=reader.text("REDIS_URL", "redis://127.0.0.1:6379/0"),
         database_url=_database_url(reader.text("DATABASE_URL", f"sqlite:///{var_dir / 'jobs.sqlite3'}")),
         single_host=reader.flag("SINGLE_HOST"),
         max_upload_mb=reader.integer("MAX_UPLOAD_MB", 200, 1, 100_000),
+        max_rows=reader.integer("MAX_ROWS", 5_000_000, 1, 1_000_000_000),
+        max_columns=reader.integer("MAX_COLUMNS", 1000, 1, 16_000),
+        max_jobs_per_caller=reader.integer("MAX_JOBS_PER_CALLER", 100, 1, 1_000_000),
+        rows_per_chunk=reader.integer("ROWS_PER_CHUNK", 50_000, 1, 1_000_000),
+        retention_days=reader.number("RETENTION_DAYS", 30, 0, 36_500),
+        webhook_secret=reader.text("WEBHOOK_SECRET", ""),
+        webhook_hosts=reader.texts("WEBHOOK_HOSTS"),
         lease_seconds=reader.number("LEASE_SECONDS", 15, 1, 3600),
         watchdog_seconds=reader.number("WATCHDOG_SECONDS", 3, 0.1, 600),
         max_attempts=reader.integer("MAX_ATTEMPTS", 3, 1, 100),
+        idle_worker_seconds=reader.number("IDLE_WORKER_SECONDS", 60, 1, 86_400),
     )
     problems = reader.problems or _contradictions(settings)
     if problems:

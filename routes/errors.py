@@ -27,6 +27,12 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     services.JobNotFinished: HTTPStatus.CONFLICT,
     services.JobFailed: HTTPStatus.CONFLICT,
     services.JobInProgress: HTTPStatus.CONFLICT,
+    services.JobOver: HTTPStatus.CONFLICT,
+    services.JobCancelled: HTTPStatus.CONFLICT,
+    services.NothingToRetry: HTTPStatus.CONFLICT,
+    services.IdempotencyConflict: HTTPStatus.CONFLICT,
+    services.TooManyJobs: HTTPStatus.TOO_MANY_REQUESTS,
+    services.ChunkGivenUp: HTTPStatus.CONFLICT,
     services.ConversionFailed: HTTPStatus.CONFLICT,
     services.LeaseLost: HTTPStatus.CONFLICT,
     services.WorkersLost: HTTPStatus.CONFLICT,
@@ -50,7 +56,7 @@ IN_WORDS = {
     "list_type": "a JSON list is needed here",
     "bool_parsing": "true or false is needed here",
 }
-RETRY_SECONDS = {services.JobNotFinished: 2, services.JobInProgress: 5, services.ConversionFailed: 5}
+RETRY_SECONDS = {services.JobNotFinished: 2, services.JobInProgress: 5, services.ConversionFailed: 5, services.TooManyJobs: 10}
 
 
 def status_of(problem: type[BaseException]) -> HTTPStatus | None:

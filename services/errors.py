@@ -65,6 +65,30 @@ class JobInProgress(ServiceError):
     """The job is being worked on and cannot be deleted."""
 
 
+class JobOver(ServiceError):
+    """The job has ended: there is nothing to cancel."""
+
+
+class JobCancelled(ServiceError):
+    """The job was cancelled before it was done."""
+
+
+class NothingToRetry(ServiceError):
+    """No row of the job failed for a reason that another try could change."""
+
+
+class TooManyJobs(ServiceError):
+    """The caller has as many jobs waiting or under way as are allowed at once."""
+
+
+class IdempotencyConflict(ServiceError):
+    """The Idempotency-Key was used before, for another file or other options."""
+
+
+class WebhookRefused(InvalidRequest):
+    """The address of a webhook is none that may be called."""
+
+
 class ConversionFailed(ServiceError):
     """The result could not be turned into the format that was asked for."""
 
@@ -75,6 +99,10 @@ class LeaseLost(ServiceError):
 
 class WorkersLost(ServiceError):
     """The job was begun as often as is allowed and its worker was lost each time."""
+
+
+class ChunkGivenUp(ServiceError):
+    """Some consecutive rows could not be worked on, as often as it was tried; the others are done."""
 
 
 class JobCrashed(ServiceError):
