@@ -2,22 +2,22 @@
 
 import codecs
 import csv
-import datetime as dt
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import repeat
+from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import python_calamine
 
+from ml_pipeline.cells import cell_text, text_of, worksheet_column
 from ml_pipeline.errors import (
     EmptyFile,
     MissingHeader,
@@ -27,47 +27,20 @@ from ml_pipeline.errors import (
     UnreadableFile,
     UnsupportedFileType,
 )
+from ml_pipeline.file_shape import ACCEPTED, CSV, XLSX, FileShape
 from ml_pipeline.result_rows import find_id_column, lookup_ids
 from ml_pipeline.schema import MAX_ID_LENGTH, canonical_id
 from ml_pipeline.sheet_extent import DAMAGED, check_extent
 from ml_pipeline.snapshot import Snapshot
 
-CSV = "csv"
-XLSX = "xlsx"
-ACCEPTED = "Send a .csv (comma, semicolon or tab; UTF-8 or Windows-1252) or an .xlsx file with one header row."
 SAMPLE_BYTES = 1 << 20
 BLOCK_BYTES = 8 << 20
+ROWS_PER_COUNT = 100_000
 COLUMNS_LIMIT = 16_384
 DELIMITERS = ",;\t"
 ZIP_MAGIC = b"PK\x03\x04"
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 UNPRINTABLE = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1a\x1b")) + b"\x7f"
-
-
-@dataclass(frozen=True)
-class FileShape:
-    """What was detected in a file. For CSV: delimiter, encoding and how many lines the header ends after; for XLSX: sheet.
-
-    header is empty for a workbook too large to open at once: it is known when the job reads it.
-    """
-
-    format: str
-    header: tuple[str, ...] = ()
-    id_column: int = 0
-    id_column_by_name: bool = False
-    delimiter: str = ","
-    encoding: str = "utf-8"
-    header_records: int = 1
-    sheet: str | None = None
-
-    def as_parameters(self) -> dict[str, Any]:
-        """For the job table; `FileShape.from_parameters` is the way back."""
-        return asdict(self)
-
-    @classmethod
-    def from_parameters(cls, parameters: Any) -> "FileShape":
-        """The shape that `as_parameters` wrote."""
-        return cls(**{**parameters, "header": tuple(parameters["header"])})
 
 
 @dataclass(frozen=True)
@@ -77,84 +50,6 @@ class RowCounts:
     rows: int
     customers: int
     has_duplicates: bool
-
-
-class Rows(Protocol):
-    """Some consecutive rows of an upload."""
-
-    def __len__(self) -> int:
-        """How many rows."""
-
-    def text_columns(self) -> list[pa.Array]:
-        """All cells as text, column by column."""
-
-    def text_column(self, index: int) -> pa.Array:
-        """One column as text."""
-
-    def typed_rows(self) -> Iterator[Sequence[object]]:
-        """The cells row by row as the file has them: numbers and dates where it has such, else text."""
-
-
-class TextRows:
-    """Rows of a CSV: every cell is text."""
-
-    def __init__(self, cells: pa.RecordBatch) -> None:
-        self._cells = cells
-
-    def __len__(self) -> int:
-        """See Rows."""
-        return int(self._cells.num_rows)
-
-    def text_columns(self) -> list[pa.Array]:
-        """See Rows."""
-        return list(self._cells.columns)
-
-    def text_column(self, index: int) -> pa.Array:
-        """See Rows."""
-        return self._cells.column(index)
-
-    def typed_rows(self) -> Iterator[Sequence[object]]:
-        """See Rows."""
-        return zip(*(column.to_pylist() for column in self._cells.columns), strict=True)
-
-
-class SheetRows:
-    """Rows of a worksheet: cells have types."""
-
-    def __init__(self, cells: Sequence[Sequence[object]], width: int) -> None:
-        self._cells = cells
-        self._width = width
-
-    def __len__(self) -> int:
-        """See Rows."""
-        return len(self._cells)
-
-    def text_columns(self) -> list[pa.Array]:
-        """See Rows."""
-        return [self.text_column(index) for index in range(self._width)]
-
-    def text_column(self, index: int) -> pa.Array:
-        """See Rows."""
-        return pa.array([cell_text(row[index]) for row in self._cells], pa.string())
-
-    def typed_rows(self) -> Iterator[Sequence[object]]:
-        """See Rows."""
-        return iter(self._cells)
-
-
-def cell_text(cell: object) -> str:
-    """A worksheet cell as a person reads it: 12345.0 as 12345, dates in ISO form."""
-    if isinstance(cell, str):
-        return cell
-    if isinstance(cell, bool):
-        return "TRUE" if cell else "FALSE"
-    if isinstance(cell, float):
-        return str(int(cell)) if cell.is_integer() else repr(cell)
-    if isinstance(cell, dt.datetime):
-        return cell.isoformat(sep=" ")
-    if isinstance(cell, (dt.date, dt.time)):
-        return cell.isoformat()
-    return "" if cell is None else str(cell)
 
 
 # ---- what kind of file it is
@@ -210,7 +105,15 @@ def _describe_csv(path: Path) -> FileShape:
     if not has_rows:
         raise NoDataRows(f"The file has a header ({_shown(header)}) and no row below it. Add one row per customer.")
     chosen = find_id_column(header)
-    return FileShape(CSV, tuple(header), chosen.index, chosen.by_name, delimiter, encoding, blank_lines + 1)
+    return FileShape(
+        CSV,
+        tuple(header),
+        chosen.index,
+        chosen.by_name,
+        delimiter=delimiter,
+        encoding=encoding,
+        header_records=blank_lines + 1,
+    )
 
 
 def _encoding(path: Path, sample: bytes) -> str:
@@ -342,24 +245,66 @@ def _no_workbook() -> UnreadableFile:
 # ---- its rows
 
 
-def read_rows(path: Path, shape: FileShape, rows_per_slice: int) -> Iterator[Rows]:
-    """The rows below the header in their order, in slices of at most so many.
+def no_display(_rows: int) -> None:
+    """For callers who need not know how many rows have been seen so far."""
 
-    Blank lines of a CSV are no rows. Raises a CustomerFileError at the first row that cannot be read.
+
+def read_rows(
+    path: Path, shape: FileShape, rows_per_chunk: int, saw: Callable[[int], None] = no_display
+) -> Iterator[pa.RecordBatch]:
+    """The rows below the header in their order, in batches of exactly so many rows, the last one of those that are left.
+
+    Columns are named "0", "1", ... by position; string for a CSV, string or cells.CELLS for a worksheet, their own types for
+    Parquet. The same file always gives the same batches. Blank lines of a CSV are no rows.
+    saw: told how many rows have been seen so far, never less than before; for a display of progress.
+    Raises a CustomerFileError at the first row that cannot be read.
     """
-    return _read_csv(path, shape, rows_per_slice) if shape.format == CSV else _read_sheet(path, rows_per_slice)
+    read = _read_csv if shape.format == CSV else _read_sheet
+    rows = 0
+    for batch in read(path, shape, rows_per_chunk):
+        rows += batch.num_rows
+        saw(rows)
+        yield batch
 
 
-def count_rows(path: Path, shape: FileShape, rows_per_slice: int = 100_000) -> RowCounts:
+def ids_of(batch: pa.RecordBatch, shape: FileShape) -> pa.Array:
+    """The ids of some rows as they are looked up, '' where there is none: string without nulls."""
+    return lookup_ids(text_of(batch.column(shape.id_column)))
+
+
+def count_rows(path: Path, shape: FileShape) -> RowCounts:
     """Reads all of the file to count its rows and customers. Raises CustomerFileError."""
-    ids = [lookup_ids(rows.text_column(shape.id_column)) for rows in read_rows(path, shape, rows_per_slice)]
+    ids = [ids_of(batch, shape) for batch in read_rows(path, shape, ROWS_PER_COUNT)]
     every_id = pa.chunked_array(ids, pa.string())
     named = every_id.filter(pc.not_equal(every_id, ""))
     customers = int(pc.count_distinct(named).as_py())
     return RowCounts(len(every_id), customers, customers < len(named))
 
 
-def _read_csv(path: Path, shape: FileShape, rows_per_slice: int) -> Iterator[Rows]:
+def _cut(batches: Iterator[pa.RecordBatch], rows_per_chunk: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of exactly so many rows, the last one of those that are left."""
+    waiting: list[pa.RecordBatch] = []
+    missing = rows_per_chunk
+    for batch in batches:
+        while batch.num_rows >= missing:
+            yield _joined([*waiting, batch.slice(0, missing)])
+            batch, waiting, missing = batch.slice(missing), [], rows_per_chunk
+        if batch.num_rows:
+            waiting.append(batch)
+            missing -= batch.num_rows
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def _read_csv(path: Path, shape: FileShape, rows_per_chunk: int) -> Iterator[pa.RecordBatch]:
+    return _cut(_csv_blocks(path, shape), rows_per_chunk)
+
+
+def _csv_blocks(path: Path, shape: FileShape) -> Iterator[pa.RecordBatch]:
     names = [str(index) for index in range(len(shape.header))]
     with _named_csv_errors(shape):
         reader = pa_csv.open_csv(
@@ -379,8 +324,7 @@ def _read_csv(path: Path, shape: FileShape, rows_per_slice: int) -> Iterator[Row
         spans_lines = False
         for batch in reader:
             spans_lines = spans_lines or any(_has_line_break(column) for column in batch.columns)
-            for start in range(0, batch.num_rows, rows_per_slice):
-                yield TextRows(batch.slice(start, rows_per_slice))
+            yield batch
     if spans_lines:
         _check_quotes(path, shape)
 
@@ -428,14 +372,9 @@ def _named_csv_errors(shape: FileShape) -> Iterator[None]:
         ) from None
 
 
-def _read_sheet(path: Path, rows_per_slice: int) -> Iterator[Rows]:
+def _read_sheet(path: Path, _shape: FileShape, rows_per_chunk: int) -> Iterator[pa.RecordBatch]:
     _name, rows = _sheet_rows(path)
-    width = len(next(rows, []))
-    kept: list[list[Any]] = []
-    for row in rows:
-        kept.append(row)
-        if len(kept) == rows_per_slice:
-            yield SheetRows(kept, width)
-            kept = []
-    if kept:
-        yield SheetRows(kept, width)
+    next(rows, None)
+    while chunk := list(islice(rows, rows_per_chunk)):
+        columns = [worksheet_column(column) for column in zip(*chunk, strict=True)]
+        yield pa.record_batch(columns, names=[str(index) for index in range(len(columns))])

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ml_pipeline.bundle import read_pointer
 from ml_pipeline.command import run_command, thread_count
-from ml_pipeline.customer_files import Rows, TextRows, check_header, describe_upload, read_rows
+from ml_pipeline.customer_files import check_header, describe_upload, ids_of, read_rows
 from ml_pipeline.predict import format_of
 from ml_pipeline.predictor import Predictor, load_predictor
 from ml_pipeline.progress import Progress
@@ -37,7 +37,7 @@ from ml_pipeline.reasons import (
     explain_customers,
 )
 from ml_pipeline.result_files import open_result
-from ml_pipeline.result_rows import FAILED, SUCCESS, answer_rows, lookup_ids
+from ml_pipeline.result_rows import FAILED, SUCCESS, answer_rows
 from ml_pipeline.snapshot import CENTS, Snapshot, load_snapshot, money_columns
 
 log = logging.getLogger(__name__)
@@ -88,12 +88,11 @@ def explain_file(predictor: Predictor, snapshot: Snapshot, ids_file: Path, out_f
         staged = Path(staging) / f"result.{result_format}"
         with open_result(staged, result_format, [ID, *COLUMNS]) as writer:
             for block in read_rows(ids_file, shape, CUSTOMERS_PER_SLICE):
-                ids = lookup_ids(block.text_column(shape.id_column))
-                told = explain_rows(predictor, snapshot, ids, top)
+                told = explain_rows(predictor, snapshot, ids_of(block, shape), top)
                 writer.write(told.ids, told.columns)
-                customers += len(block)
+                customers += block.num_rows
                 successful += told.successful
-                rows += len(told.ids)
+                rows += told.ids.num_rows
         os.replace(staged, out_file)
     return Explanation(customers, successful, rows)
 
@@ -102,7 +101,7 @@ def explain_file(predictor: Predictor, snapshot: Snapshot, ids_file: Path, out_f
 class ToldRows:
     """Rows of the result: the customers' ids, the COLUMNS beside them, and of how many customers reasons are told."""
 
-    ids: Rows
+    ids: pa.RecordBatch
     columns: pa.RecordBatch
     successful: int
 
@@ -124,7 +123,7 @@ def explain_rows(predictor: Predictor, snapshot: Snapshot, ids: pa.Array, top: i
         for name, kind in COLUMNS.items()
     ]
     named = pa.record_batch([ids.take(pa.array(of_row[order]))], names=[ID])
-    return ToldRows(TextRows(named), pa.record_batch(columns, names=list(COLUMNS)), len(known))
+    return ToldRows(named, pa.record_batch(columns, names=list(COLUMNS)), len(known))
 
 
 def _cells(cells: Cells, name: str, rows: int) -> npt.NDArray[np.object_]:

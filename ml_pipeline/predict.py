@@ -23,14 +23,14 @@ import numpy.typing as npt
 
 from ml_pipeline.bundle import BundleMetadata, read_pointer, write_atomically
 from ml_pipeline.command import run_command, thread_count
-from ml_pipeline.customer_files import check_header, describe_upload, read_rows
+from ml_pipeline.customer_files import check_header, describe_upload, ids_of, read_rows
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import UnsupportedFileType
 from ml_pipeline.predictor import build_snapshot, load_predictor
 from ml_pipeline.prepare import prepare_dataset
 from ml_pipeline.progress import Progress
 from ml_pipeline.result_files import FORMATS, open_result
-from ml_pipeline.result_rows import answer_rows, lookup_ids, result_header
+from ml_pipeline.result_rows import answer_rows, result_header
 from ml_pipeline.schema import HORIZON_DAYS
 from ml_pipeline.snapshot import Snapshot, load_snapshot, result_columns
 from ml_pipeline.spend_sums import sum_spend
@@ -70,9 +70,9 @@ def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_fil
         staged = Path(staging) / f"result.{result_format}"
         with open_result(staged, result_format, header) as writer:
             for block in read_rows(ids_file, shape, ROWS_PER_SLICE):
-                answered = answer_rows(snapshot, model_version, lookup_ids(block.text_column(shape.id_column)))
+                answered = answer_rows(snapshot, model_version, ids_of(block, shape))
                 writer.write(block, answered.columns)
-                rows += len(block)
+                rows += block.num_rows
                 successful += answered.successful
                 customers.append(np.unique(answered.positions[answered.positions >= 0]))
         os.replace(staged, out_file)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import xlsxwriter
 from xlsxwriter.exceptions import XlsxWriterException
 
-from ml_pipeline.customer_files import Rows
+from ml_pipeline.cells import python_cells, text_of
 from ml_pipeline.errors import DoesNotFitXlsx
 from ml_pipeline.result_rows import neutral_text, write_csv_header, write_csv_rows
 
@@ -39,7 +39,7 @@ class ResultWriter(Protocol):
     ) -> None:
         """Closes the file."""
 
-    def write(self, rows: Rows, answers: pa.RecordBatch) -> None:
+    def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
         """The next rows and the columns that are added to them."""
 
 
@@ -65,8 +65,8 @@ class _CsvResult:
     def __exit__(self, *_problem: object) -> None:
         self._stream.close()
 
-    def write(self, rows: Rows, answers: pa.RecordBatch) -> None:
-        write_csv_rows(self._stream, [*rows.text_columns(), *answers.columns])
+    def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
+        write_csv_rows(self._stream, [*map(text_of, rows.columns), *answers.columns])
 
 
 class _ParquetResult:
@@ -81,8 +81,8 @@ class _ParquetResult:
         if self._writer is not None:
             self._writer.close()
 
-    def write(self, rows: Rows, answers: pa.RecordBatch) -> None:
-        table = pa.table([*rows.text_columns(), *answers.columns], names=self._header)
+    def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
+        table = pa.table([*map(text_of, rows.columns), *answers.columns], names=self._header)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path, table.schema)
         self._writer.write_table(table)
@@ -130,13 +130,14 @@ class _XlsxResult:
         except XlsxWriterException as problem:
             raise OSError(errno.ENOSPC, "the workbook could not be written, most likely for want of space") from problem
 
-    def write(self, rows: Rows, answers: pa.RecordBatch) -> None:
-        if self._next_row + len(rows) > XLSX_ROWS:
+    def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
+        if self._next_row + rows.num_rows > XLSX_ROWS:
             raise DoesNotFitXlsx(
                 f"An Excel sheet holds {XLSX_ROWS - 1:,} rows below its header. Download the CSV instead."
             )
         added = zip(*(column.to_pylist() for column in answers.columns), strict=True) if answers.columns else repeat(())
-        for uploaded, answer in zip(rows.typed_rows(), added, strict=False):
+        cells = zip(*map(python_cells, rows.columns), strict=True)
+        for uploaded, answer in zip(cells, added, strict=False):
             for column, cell in enumerate((*uploaded, *answer)):
                 if cell is not None and cell != "":
                     self._put(self._next_row, column, cell)

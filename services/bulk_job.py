@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.customer_files import FileShape, check_header, count_rows, describe_upload, read_rows
+from ml_pipeline.customer_files import check_header, count_rows, describe_upload, ids_of, read_rows
+from ml_pipeline.file_shape import FileShape
 from ml_pipeline.result_files import open_result
-from ml_pipeline.result_rows import Answered, answer_rows, lookup_ids, result_header
+from ml_pipeline.result_rows import Answered, answer_rows, result_header
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import CENTS, result_columns
 from ml_pipeline.spend_sums import sum_spend
@@ -72,7 +73,7 @@ class BulkJobs:
         if not shape.header:
             shape = describe_upload(upload, filename)
             check_header(shape, model.snapshot)
-        counts = count_rows(upload, shape, self._rows_per_slice)
+        counts = count_rows(upload, shape)
         return self._store.record_metadata(lease, file_metadata(filename, size, shape, counts), counts.rows), shape
 
     def _write_result(
@@ -89,8 +90,7 @@ class BulkJobs:
         tally = Tally()
         with self._objects.create(key) as path, open_result(path, result_format, header) as writer:
             for rows in read_rows(upload, shape, self._rows_per_slice):
-                ids = lookup_ids(rows.text_column(shape.id_column))
-                answered = answer_rows(model.snapshot, model.version, ids)
+                answered = answer_rows(model.snapshot, model.version, ids_of(rows, shape))
                 writer.write(rows, answered.columns)
                 tally.add(answered)
                 self._store.record_progress(lease, tally.progress(rows_total))

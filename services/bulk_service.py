@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ml_pipeline.customer_files import FileShape, RowCounts, TextRows, check_header, count_rows, describe_upload
+from ml_pipeline.customer_files import RowCounts, check_header, count_rows, describe_upload
 from ml_pipeline.errors import DoesNotFitXlsx, ModelError
+from ml_pipeline.file_shape import FileShape
 from ml_pipeline.result_files import MEDIA_TYPES, XLSX_ROWS, open_result
 from services.errors import (
     ConversionFailed,
@@ -92,9 +93,7 @@ class BulkService:
         names = [f"Customer {number}" for number in range(1, len(ids) + 1)]
         notes = ["sample row: put your own customers here", *[""] * (len(ids) - 1)][: len(ids)]
         header = ["customer_id", "customer_name", "notes"]
-        rows = TextRows(
-            pa.record_batch([pa.array(column, pa.string()) for column in (ids, names, notes)], names=header)
-        )
+        rows = pa.record_batch([pa.array(column, pa.string()) for column in (ids, names, notes)], names=header)
         return _file_in_memory(template_format, header, rows)
 
     def upload(self, path: Path, filename: str, caller: Caller) -> Job:
@@ -263,8 +262,8 @@ def _plain_name(filename: str) -> str:
     return "".join(sign for sign in name if sign.isprintable()).strip()[-LONGEST_NAME:]
 
 
-def _file_in_memory(file_format: str, header: list[str], rows: TextRows) -> bytes:
-    nothing_added = pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
+def _file_in_memory(file_format: str, header: list[str], rows: pa.RecordBatch) -> bytes:
+    nothing_added = pa.RecordBatch.from_struct_array(pa.array([{}] * rows.num_rows, pa.struct([])))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"template.{file_format}"
         with open_result(path, file_format, header) as writer:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import xlsxwriter
 
-from ml_pipeline.customer_files import FileShape, cell_text, count_rows, describe_upload, read_rows
+from ml_pipeline.cells import cell_text, python_cells, text_of
+from ml_pipeline.customer_files import count_rows, describe_upload, read_rows
 from ml_pipeline.errors import (
     EmptyFile,
     NoDataRows,
@@ -17,6 +18,7 @@ from ml_pipeline.errors import (
     UnreadableFile,
     UnsupportedFileType,
 )
+from ml_pipeline.file_shape import FileShape
 from ml_pipeline.sheet_extent import check_extent
 
 
@@ -44,15 +46,19 @@ def workbook(*rows: list[object], sheets: int = 1, first_row: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def rows_of(path: Path, shape: FileShape, rows_per_slice: int = 1000) -> list[tuple[object, ...]]:
-    return [tuple(row) for rows in read_rows(path, shape, rows_per_slice) for row in rows.typed_rows()]
+def rows_of(path: Path, shape: FileShape) -> list[tuple[object, ...]]:
+    return [
+        row
+        for rows in read_rows(path, shape, 1000)
+        for row in zip(*(python_cells(column) for column in rows.columns), strict=True)
+    ]
 
 
 def texts_of(path: Path, shape: FileShape) -> list[tuple[str, ...]]:
     return [
-        tuple(row)
+        row
         for rows in read_rows(path, shape, 1000)
-        for row in zip(*(column.to_pylist() for column in rows.text_columns()), strict=True)
+        for row in zip(*(text_of(column).to_pylist() for column in rows.columns), strict=True)
     ]
 
 
@@ -111,7 +117,7 @@ def test_slices_follow_each_other_and_none_is_larger_than_asked_for(upload):
 
 def test_rows_are_counted_with_their_customers(upload):
     path, name = upload("customer_id\nC1\nC2\n C1\n''\n12345.0\n12345\nNULL\n")
-    counts = count_rows(path, describe_upload(path, name), rows_per_slice=2)
+    counts = count_rows(path, describe_upload(path, name))
     assert (counts.rows, counts.customers, counts.has_duplicates) == (7, 4, True)
 
 

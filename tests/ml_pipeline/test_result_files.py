@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_pipeline.customer_files import SheetRows, TextRows
+from ml_pipeline.cells import worksheet_column
 from ml_pipeline.errors import DoesNotFitXlsx
 from ml_pipeline.result_files import XLSX_CELL, open_result
 
@@ -14,9 +14,14 @@ HEADER = ["customer_id", "note", "predicted_total_spend", "status"]
 ANSWERS = pa.record_batch([pa.array([12.5, None]), pa.array(["success", "failed"])], names=HEADER[2:])
 
 
-def text_rows(*rows: list[str]) -> TextRows:
+def text_rows(*rows: list[str]) -> pa.RecordBatch:
     columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-    return TextRows(pa.record_batch(columns, names=[str(number) for number in range(len(columns))]))
+    return pa.record_batch(columns, names=[str(number) for number in range(len(columns))])
+
+
+def sheet_rows(rows: list[list[object]]) -> pa.RecordBatch:
+    columns = [worksheet_column(column) for column in zip(*rows, strict=True)]
+    return pa.record_batch(columns, names=[str(number) for number in range(len(columns))])
 
 
 def write(path, result_format: str, rows, header=HEADER, answers=ANSWERS):
@@ -51,8 +56,8 @@ def test_several_slices_are_one_file(tmp_path):
 
 def test_a_workbook_keeps_text_as_text_and_numbers_as_numbers(tmp_path):
     day, moment = dt.date(2025, 1, 31), dt.datetime(2025, 1, 31, 15, 30)
-    rows = SheetRows(
-        [["00042", 12345.0], [day, moment], ["=1+1", True], ["", dt.time(3, 4, 5)], ["", dt.timedelta(hours=30)]], 2
+    rows = sheet_rows(
+        [["00042", 12345.0], [day, moment], ["=1+1", True], ["", dt.time(3, 4, 5)], ["", dt.timedelta(hours=30)]]
     )
     answers = pa.record_batch(
         [pa.array([1.5, None, 0.0, 2.0, 3.0]), pa.array(["a", "b", "-3", "+x", "c"])], names=HEADER[2:]
