@@ -8,10 +8,10 @@ from typing import Any
 from ml_pipeline.errors import PipelineError
 from ml_pipeline.schema import HORIZON_DAYS
 from services.errors import ServiceError
-from services.job_store import JobStore
 from services.model_registry import ModelRegistry
 from services.object_store import ObjectStore
 from services.queue import JobQueue
+from services.step_store import StepStore
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ NO_WORKER = (
 class HealthService:
     """Asks every part. Predictions need bundle and snapshot only; all else being away makes the service degraded."""
 
-    def __init__(self, store: JobStore, objects: ObjectStore, queue: JobQueue, registry: ModelRegistry) -> None:
-        self._store = store
+    def __init__(self, steps: StepStore, objects: ObjectStore, queue: JobQueue, registry: ModelRegistry) -> None:
+        self._steps = steps
         self._objects = objects
         self._queue = queue
         self._registry = registry
@@ -41,7 +41,7 @@ class HealthService:
             "model": model,
             "queue": _asked(self._queue.check),
             "workers": self._workers(),
-            "job_store": _asked(lambda: self._store.live_workers(0)),
+            "job_store": _asked(lambda: self._steps.live_workers(0)),
             "object_store": _asked(self._objects.check),
         }
         away = [name for name, part in parts.items() if part["status"] != OK]
@@ -69,7 +69,7 @@ class HealthService:
 
     def _workers(self) -> dict[str, Any]:
         try:
-            live = self._store.live_workers(WORKER_SECONDS)
+            live = self._steps.live_workers(WORKER_SECONDS)
         except ServiceError as problem:
             return _away(problem)
         if not live:

@@ -1,61 +1,86 @@
-"""Runs one job: claims it, keeps the lease alive while it is worked on, and ends it well or with a named error."""
+"""Runs the steps of a job: claims one, keeps its lease alive while it is worked on, and ends it well or with a named error."""
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from ml_pipeline.errors import PipelineError
-from services.errors import JobCrashed, JobStoreUnavailable, LeaseLost, ServiceError
-from services.job_store import Job, JobStore, Lease
+from services.dispatcher import Dispatcher
+from services.errors import ChunkGivenUp, JobCrashed, JobStoreUnavailable, LeaseLost, ServiceError
+from services.job_table import SCORE, Job, Lease, Step
 from services.logs import request_id_bound
+from services.step_store import StepStore
 
 log = logging.getLogger(__name__)
 
 HEARTBEATS_PER_LEASE = 4
+SECONDS_PER_MESSAGE = 2.0
+"""So long a worker stays with one job; then the queue has its say, so that a small job need not wait for a large one."""
 CRASHED = (
     "The job met an internal error. The log has it under the job's request id; if it stays, "
     "report it with the file that it happens with."
 )
 
-Work = Callable[[Job, Lease], None]
+Work = Callable[[Job, Step, Lease], None]
 
 
 class JobRunner:
-    """The kinds of jobs that there are, each with what is done for it."""
+    """The kinds of steps that there are, each with what is done for it."""
 
-    def __init__(self, store: JobStore, worker_id: str, lease_seconds: float, work: Mapping[str, Work]) -> None:
-        self._store = store
+    def __init__(
+        self,
+        steps: StepStore,
+        dispatcher: Dispatcher,
+        worker_id: str,
+        lease_seconds: float,
+        work: Mapping[str, Work],
+        seconds_per_message: float = SECONDS_PER_MESSAGE,
+    ) -> None:
+        self._steps = steps
+        self._dispatcher = dispatcher
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._work = work
+        self._seconds_per_message = seconds_per_message
 
     def run(self, job_id: str) -> None:
-        """Runs the job if it can be claimed; a job that is taken, over or gone is left alone."""
-        claimed = self._store.claim(job_id, self._worker_id)
-        if claimed is None:
-            log.info("job not there to be claimed", extra={"job_id": job_id})
-            return
-        job, lease = claimed
-        with request_id_bound(job.request_id), self._heartbeat(lease):
-            self._run_claimed(job, lease)
+        """Works on what can be claimed of the job, for a while; a job that is taken, over or gone is left alone."""
+        begun = time.monotonic()
+        while claimed := self._steps.claim(job_id, self._worker_id):
+            job, step, lease = claimed
+            with request_id_bound(job.request_id), self._heartbeat(lease):
+                self._run_claimed(job, step, lease)
+            if time.monotonic() - begun > self._seconds_per_message:
+                self._dispatcher.send_unsent(job_id)
+                return
 
-    def _run_claimed(self, job: Job, lease: Lease) -> None:
-        facts = {"job_id": job.job_id, "kind": job.kind, "attempt": job.attempts}
-        log.info("job begun", extra=facts)
+    def _run_claimed(self, job: Job, step: Step, lease: Lease) -> None:
+        facts = {"job_id": job.job_id, "step": step.kind, "number": step.number, "attempt": step.attempts}
+        begun = time.monotonic()
+        log.info("step begun", extra=facts)
         try:
-            self._work[job.kind](job, lease)
-            log.info("job completed", extra=facts)
+            self._work[step.kind](job, step, lease)
+            log.info("step done", extra={**facts, "seconds": round(time.monotonic() - begun, 3)})
         except LeaseLost:
-            log.warning("lease lost, the job is another worker's", extra=facts)
+            log.warning("lease lost, the step is another worker's", extra=facts)
         except JobStoreUnavailable:
             log.exception("job table away, the lease will run out", extra=facts)
         except (ServiceError, PipelineError) as problem:
             log.warning("job failed", extra={**facts, "error": type(problem).__name__, "reason": str(problem)})
-            self._store.fail(lease, type(problem).__name__, str(problem))
+            self._end(lease, partial(self._steps.fail, lease, type(problem).__name__, str(problem)))
         except Exception:
-            log.exception("job met an internal error", extra=facts)
-            self._store.give_back(lease, JobCrashed.__name__, CRASHED)
+            log.exception("step met an internal error", extra=facts)
+            self._end(lease, partial(self._steps.give_back, lease, *_crashed(step)))
+
+    def _end(self, lease: Lease, how: Callable[[], object]) -> None:
+        """Whoever lost his lease, or the job table, while his step went wrong has nothing left to say."""
+        try:
+            how()
+        except (LeaseLost, JobStoreUnavailable) as problem:
+            log.warning("the step's end could not be recorded", extra={"job_id": lease.job_id, "reason": str(problem)})
 
     @contextmanager
     def _heartbeat(self, lease: Lease) -> Iterator[None]:
@@ -64,7 +89,7 @@ class JobRunner:
         def beat() -> None:
             while not over.wait(self._lease_seconds / HEARTBEATS_PER_LEASE):
                 try:
-                    self._store.renew(lease)
+                    self._steps.renew(lease)
                 except LeaseLost:
                     return
                 except JobStoreUnavailable:
@@ -77,3 +102,15 @@ class JobRunner:
         finally:
             over.set()
             thread.join()
+
+
+def _crashed(step: Step) -> tuple[str, str]:
+    """Name and message for when the last attempt met an internal error too."""
+    if step.kind != SCORE:
+        return JobCrashed.__name__, CRASHED
+    rows = f"Rows {step.first_row + 1:,} to {step.first_row + step.rows:,} below the header"
+    return (
+        ChunkGivenUp.__name__,
+        f"{rows}: the work on them met an internal error {step.attempts} times; the log has it under the job's request id. "
+        f"Retry the job (POST /bulk/retry/{step.job_id}).",
+    )

@@ -1,0 +1,415 @@
+"""Steps as workers and the watchdog use them: claim, renew, commit once, give back, take from those who fell silent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.database import Database
+from services.errors import ChunkGivenUp, WorkersLost
+from services.job_table import (
+    CANCELLED,
+    COMPLETED,
+    DONE,
+    FAILED,
+    GIVEN_UP,
+    KINDS_OF_STEPS,
+    LEASED,
+    NOTIFY,
+    OPEN,
+    PROCESSING,
+    READ,
+    SCORE,
+    WAITING,
+    WRITE,
+    Job,
+    Lease,
+    Step,
+    Worker,
+    add_notification,
+    add_step,
+    jobs,
+    lost_lease,
+    one_job,
+    steps,
+    steps_of,
+    take_leases_back,
+    workers,
+)
+
+OWN_SENDING_SECONDS = 2.0
+_ORDER = sa.case({kind: place for place, kind in enumerate(KINDS_OF_STEPS)}, value=steps.c.kind)
+
+
+@dataclass(frozen=True)
+class WaitingSteps:
+    """So many steps of a kind that could be claimed in one job, and that too few messages may stand for."""
+
+    job_id: str
+    kind: str
+    count: int
+
+
+class StepStore:
+    """The worker's side of the job table. Every method raises JobStoreUnavailable when the database is away.
+
+    A transaction that changes a job through one of its steps locks the job's row first: two workers that commit the last
+    two chunks at once see each other.
+    """
+
+    def __init__(self, database: Database, lease_seconds: float, max_attempts: int) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._max_attempts = max_attempts
+
+    # ---- the worker's side
+
+    def claim(self, job_id: str, worker_id: str) -> tuple[Job, Step, Lease] | None:
+        """Takes the next step of the job that waits; None if there is none (taken, done, cancelled, deleted)."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            _lock(connection, job_id)
+            waiting = _claimable(now).where(steps.c.job_id == job_id).order_by(_ORDER, steps.c.number).limit(1)
+            row = connection.execute(waiting).mappings().first()
+            if row is None:
+                return None
+            step = Step(**row)
+            lease = Lease(job_id, step.kind, step.number, worker_id, step.fence + 1)
+            connection.execute(
+                steps.update()
+                .where(*_is(lease))
+                .values(
+                    status=LEASED,
+                    fence=lease.fence,
+                    attempts=steps.c.attempts + 1,
+                    worker_id=worker_id,
+                    lease_expires_at=now + self._lease_seconds,
+                    started_at=now,
+                    updated_at=now,
+                )
+            )
+            if step.kind != NOTIFY:
+                begun = {"status": PROCESSING, "started_at": sa.func.coalesce(jobs.c.started_at, now)}
+                connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(begun))
+            return one_job(connection, job_id), steps_of(connection, *_is(lease))[0], lease
+
+    def renew(self, lease: Lease) -> None:
+        """A heartbeat: pushes the expiry on. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            self._hold(connection, lease, self._database.now(connection))
+
+    def pin(self, lease: Lease, bundle_id: str, snapshot_id: str) -> Job:
+        """Ties the job to the pair that it began with; a pair that is pinned already stays. Raises LeaseLost."""
+        return self._change_job(
+            lease,
+            bundle_id=sa.func.coalesce(jobs.c.bundle_id, bundle_id),
+            snapshot_id=sa.func.coalesce(jobs.c.snapshot_id, snapshot_id),
+        )
+
+    def note_rows_read(self, lease: Lease, rows: int) -> None:
+        """How many rows of the upload were seen so far; a later reading that begins anew does not set it back. Raises LeaseLost."""
+        highest = sa.case((jobs.c.rows_read > rows, jobs.c.rows_read), else_=rows)
+        self._change_job(lease, rows_read=highest)
+
+    def stage(self, lease: Lease, number: int, first_row: int, rows: int, key: str) -> None:
+        """A chunk is in the object store and can be scored; one that was staged before stays as it is. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            _lock(connection, lease.job_id)
+            self._hold(connection, lease, now)
+            if not steps_of(connection, steps.c.job_id == lease.job_id, *_chunk(number)):
+                values = {"first_row": first_row, "rows": rows, "key": key}
+                add_step(connection, lease.job_id, SCORE, number, now, **values)
+
+    def finish_reading(self, lease: Lease, metadata: Mapping[str, Any], rows_total: int) -> Job:
+        """All chunks are staged; what the full reading has found is recorded. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            _lock(connection, lease.job_id)
+            self._finish(connection, lease, now)
+            found = {"metadata": dict(metadata), "rows_total": rows_total, "rows_read": rows_total, "updated_at": now}
+            connection.execute(jobs.update().where(jobs.c.job_id == lease.job_id).values(found))
+            _add_write_when_all_is_scored(connection, lease.job_id, now)
+            return one_job(connection, lease.job_id)
+
+    def commit(self, lease: Lease, key: str, successful: int) -> None:
+        """The one commit of a chunk: its part counts from here on. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            _lock(connection, lease.job_id)
+            self._finish(connection, lease, now, key=key, successful=successful)
+            chunk = steps_of(connection, *_is(lease))[0]
+            _count_chunk(connection, chunk, successful, now)
+            _add_write_when_all_is_scored(connection, lease.job_id, now)
+
+    def complete(self, lease: Lease, result_key: str, statistics: Mapping[str, Any] | None = None) -> None:
+        """The job ends well: its result counts from here on. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            _lock(connection, lease.job_id)
+            self._finish(connection, lease, now, key=result_key)
+            ended = {"result_key": result_key, "statistics": None if statistics is None else dict(statistics)}
+            _end_job(connection, lease.job_id, COMPLETED, now, **ended)
+
+    def finish(self, lease: Lease, name: str | None = None, message: str | None = None) -> None:
+        """The step is over and the job is not changed by it; `name` and `message`: why it was given up. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            self._finish(connection, lease, now, error_name=name, error_message=message)
+
+    def postpone(self, lease: Lease, seconds: float, name: str, message: str) -> None:
+        """The step is to be claimed again, in so many seconds at the earliest, for this reason. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            self._hold(connection, lease, now)
+            why = {"not_before": now + seconds, "error_name": name, "error_message": message}
+            connection.execute(steps.update().where(*_is(lease)).values(_released(now) | why))
+
+    def fail(self, lease: Lease, name: str, message: str) -> None:
+        """The job ends without a result, for a reason that another attempt would not change. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            _lock(connection, lease.job_id)
+            self._hold(connection, lease, now)
+            _end_job(connection, lease.job_id, FAILED, now, error_name=name, error_message=message)
+
+    def give_back(self, lease: Lease, name: str, message: str) -> str:
+        """The worker could not do it: it waits again, or, after the last attempt, is given up for this reason.
+
+        A chunk is given up alone; any other step ends its job. Returns the status that the step now has. Raises LeaseLost.
+        """
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            _lock(connection, lease.job_id)
+            self._hold(connection, lease, now)
+            step = steps_of(connection, *_is(lease))[0]
+            return self._after_a_failed_attempt(connection, step, now, name, message)
+
+    def _hold(self, connection: sa.Connection, lease: Lease, now: float, **values: Any) -> None:
+        kept = {"lease_expires_at": now + self._lease_seconds, "updated_at": now, **values}
+        if connection.execute(steps.update().where(*_held(lease)).values(kept)).rowcount == 0:
+            raise lost_lease(lease)
+
+    def _finish(self, connection: sa.Connection, lease: Lease, now: float, **values: Any) -> None:
+        self._hold(connection, lease, now, **values | {"status": DONE, "lease_expires_at": None, "finished_at": now})
+
+    def _change_job(self, lease: Lease, **values: Any) -> Job:
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            _lock(connection, lease.job_id)
+            self._hold(connection, lease, now)
+            connection.execute(jobs.update().where(jobs.c.job_id == lease.job_id).values(updated_at=now, **values))
+            return one_job(connection, lease.job_id)
+
+    def _after_a_failed_attempt(
+        self, connection: sa.Connection, step: Step, now: float, name: str, message: str
+    ) -> str:
+        this = (steps.c.job_id == step.job_id, steps.c.kind == step.kind, steps.c.number == step.number)
+        if step.attempts < self._max_attempts:
+            connection.execute(steps.update().where(*this).values(_released(now)))
+            return WAITING
+        why = {"status": GIVEN_UP, "error_name": name, "error_message": message, "finished_at": now}
+        connection.execute(steps.update().where(*this).values(_released(now) | why))
+        if step.kind == SCORE:
+            _count_chunk(connection, step, 0, now)
+            _add_write_when_all_is_scored(connection, step.job_id, now)
+        elif step.kind != NOTIFY:
+            connection.execute(steps.update().where(*this).values(status=WAITING))  # for a retry of the job
+            _end_job(connection, step.job_id, FAILED, now, error_name=name, error_message=message)
+        return GIVEN_UP
+
+    # ---- the watchdog's side
+
+    def end_expired_leases(self) -> list[Step]:
+        """Takes back what silent workers held. Returns these steps as they were."""
+        with self._database.reading() as connection:
+            if not steps_of(connection, *_expired(self._database.now(connection))):
+                return []
+        return self._take_back(_expired)
+
+    def release_process(self, worker_id: str) -> list[Step]:
+        """Takes back at once what a process held that was lost; its attempts count. Returns these steps as they were."""
+        return self._take_back(lambda _now: (steps.c.worker_id == worker_id, steps.c.status == LEASED))
+
+    def _take_back(self, conditions: Any) -> list[Step]:
+        with self._database.reading() as connection:
+            held = steps_of(connection, *conditions(self._database.now(connection)))
+        taken = []
+        for job_id in sorted({step.job_id for step in held}):
+            with self._database.writing() as connection:
+                now = self._database.now(connection)
+                _lock(connection, job_id)
+                for step in steps_of(connection, steps.c.job_id == job_id, *conditions(now)):
+                    self._after_a_failed_attempt(connection, step, now, *_worker_lost(step))
+                    taken.append(step)
+        return taken
+
+    def release_worker(self, worker_id: str) -> list[Step]:
+        """Takes back, at once and without counting the attempt, what a worker and its processes held that go away in good order.
+
+        Returns these steps as they were.
+        """
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            its_own = sa.or_(
+                steps.c.worker_id == worker_id, steps.c.worker_id.startswith(f"{worker_id}/", autoescape=True)
+            )
+            released = steps_of(connection, its_own, steps.c.status == LEASED)
+            given_back = _released(now) | {"attempts": steps.c.attempts - 1, "fence": steps.c.fence + 1}
+            connection.execute(steps.update().where(its_own, steps.c.status == LEASED).values(given_back))
+            return released
+
+    def waiting(self, sent_before_seconds: float) -> list[WaitingSteps]:
+        """Steps that could be claimed but that no message stands for, or only messages that were sent longer ago than this.
+
+        What was written just now is left to the process that wrote it: it is about to send the message itself.
+        """
+        with self._database.reading() as connection:
+            now = self._database.now(connection)
+            never_sent = sa.and_(steps.c.enqueued_at.is_(None), steps.c.updated_at < now - OWN_SENDING_SECONDS)
+            overdue = sa.or_(never_sent, steps.c.enqueued_at < now - sent_before_seconds)
+            return _grouped(connection, now, overdue)
+
+    def unsent(self, job_id: str) -> list[WaitingSteps]:
+        """The steps of a job that could be claimed and that no message stands for."""
+        with self._database.reading() as connection:
+            return _grouped(
+                connection, self._database.now(connection), steps.c.job_id == job_id, steps.c.enqueued_at.is_(None)
+            )
+
+    def mark_enqueued(self, job_id: str, kind: str) -> None:
+        """The queue has messages for the steps of this kind that wait in the job."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            sent = (steps.c.job_id == job_id, steps.c.kind == kind, steps.c.status == WAITING)
+            connection.execute(steps.update().where(*sent).values(enqueued_at=now))
+            connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(enqueued_at=now))
+
+    # ---- workers
+
+    def heartbeat(self, worker: Worker) -> None:
+        """The worker is alive; its own times are set by the database's clock."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            seen = connection.execute(
+                workers.update().where(workers.c.worker_id == worker.worker_id).values(seen_at=now)
+            )
+            if seen.rowcount == 0:
+                row = {"worker_id": worker.worker_id, "host": worker.host, "pid": worker.pid}
+                row |= {"queues": list(worker.queues), "started_at": now, "seen_at": now}
+                connection.execute(workers.insert().values(row))
+
+    def forget_worker(self, worker_id: str) -> None:
+        """The worker has gone in good order."""
+        with self._database.writing() as connection:
+            connection.execute(workers.delete().where(workers.c.worker_id == worker_id))
+
+    def forget_silent_workers(self, seconds: float) -> None:
+        """Removes the rows of workers that have not been heard of for so long."""
+        with self._database.writing() as connection:
+            cutoff = self._database.now(connection) - seconds
+            connection.execute(workers.delete().where(workers.c.seen_at < cutoff))
+
+    def live_workers(self, seconds: float) -> list[Worker]:
+        """Workers heard of within so many seconds."""
+        with self._database.reading() as connection:
+            cutoff = self._database.now(connection) - seconds
+            rows = connection.execute(sa.select(workers).where(workers.c.seen_at >= cutoff))
+            return [Worker(**row) for row in rows.mappings()]
+
+    def close(self) -> None:
+        """Closes the connections that are open."""
+        self._database.close()
+
+
+def _lock(connection: sa.Connection, job_id: str) -> None:
+    connection.execute(sa.select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
+
+
+def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
+    return steps.c.job_id == lease.job_id, steps.c.kind == lease.kind, steps.c.number == lease.number
+
+
+def _held(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
+    return (*_is(lease), steps.c.fence == lease.fence, steps.c.status == LEASED)
+
+
+def _chunk(number: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return steps.c.kind == SCORE, steps.c.number == number
+
+
+def _expired(now: float) -> tuple[sa.ColumnElement[bool], ...]:
+    return steps.c.status == LEASED, steps.c.lease_expires_at < now
+
+
+def _can_be_claimed(now: float) -> tuple[sa.ColumnElement[bool], ...]:
+    """In steps joined with jobs. Notifications tell of the end of a job; everything else happens before it."""
+    of_its_time = sa.or_(
+        sa.and_(steps.c.kind != NOTIFY, jobs.c.status.in_(OPEN)),
+        sa.and_(steps.c.kind == NOTIFY, jobs.c.status.in_((COMPLETED, FAILED, CANCELLED))),
+    )
+    due = sa.or_(steps.c.not_before.is_(None), steps.c.not_before <= now)
+    return steps.c.status == WAITING, of_its_time, due
+
+
+def _claimable(now: float) -> sa.Select[Any]:
+    return sa.select(steps).select_from(steps.join(jobs)).where(*_can_be_claimed(now))
+
+
+def _grouped(connection: sa.Connection, now: float, *conditions: sa.ColumnElement[bool]) -> list[WaitingSteps]:
+    counted = (
+        sa.select(steps.c.job_id, steps.c.kind, sa.func.count())
+        .select_from(steps.join(jobs))
+        .where(*_can_be_claimed(now), *conditions)
+        .group_by(steps.c.job_id, steps.c.kind, jobs.c.created_at)
+        .order_by(jobs.c.created_at, steps.c.job_id)
+        .limit(1000)
+    )
+    return [WaitingSteps(*row) for row in connection.execute(counted)]
+
+
+def _released(now: float) -> dict[str, Any]:
+    return {"status": WAITING, "worker_id": None, "lease_expires_at": None, "enqueued_at": None, "updated_at": now}
+
+
+def _count_chunk(connection: sa.Connection, chunk: Step, successful: int, now: float) -> None:
+    connection.execute(
+        jobs.update()
+        .where(jobs.c.job_id == chunk.job_id)
+        .values(
+            rows_processed=jobs.c.rows_processed + chunk.rows,
+            rows_successful=jobs.c.rows_successful + successful,
+            rows_failed=jobs.c.rows_failed + chunk.rows - successful,
+            updated_at=now,
+        )
+    )
+
+
+def _add_write_when_all_is_scored(connection: sa.Connection, job_id: str, now: float) -> None:
+    """The job's row must be locked: of two workers that end the last two chunks, the second sees the first."""
+    open_steps = (steps.c.kind.in_((READ, SCORE)), steps.c.status.in_((WAITING, LEASED)))
+    counted = sa.select(sa.func.count()).select_from(steps).where(steps.c.job_id == job_id, *open_steps)
+    if connection.execute(counted).scalar_one() == 0:
+        add_step(connection, job_id, WRITE, 0, now)
+
+
+def _end_job(connection: sa.Connection, job_id: str, status: str, now: float, **values: Any) -> None:
+    take_leases_back(connection, job_id, now)
+    ended = {"status": status, "completed_at": now, "updated_at": now, **values}
+    connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(ended))
+    add_notification(connection, one_job(connection, job_id), now)
+
+
+def _worker_lost(step: Step) -> tuple[str, str]:
+    begun = f"was begun {step.attempts} times and its worker was lost each time, most likely for want of memory"
+    if step.kind == SCORE:
+        rows = f"Rows {step.first_row + 1:,} to {step.first_row + step.rows:,} below the header"
+        return (
+            ChunkGivenUp.__name__,
+            f"{rows}: the work on them {begun}. Retry the job (POST /bulk/retry/{step.job_id}).",
+        )
+    return (
+        WorkersLost.__name__,
+        f"The job {begun}. Split the file, or give the workers more memory, and upload it again.",
+    )
