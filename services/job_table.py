@@ -14,6 +14,10 @@ import sqlalchemy as sa
 
 from services.errors import LeaseLost, UnknownJob
 
+BULK = "bulk_predict"
+CONVERSION = "convert_result"
+"""Kinds of jobs: a file's predictions, and the result of such a job in another format."""
+
 QUEUED = "queued"
 PROCESSING = "processing"
 COMPLETED = "completed"
