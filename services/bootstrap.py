@@ -47,7 +47,7 @@ def build_services(
     """The parts, wired. worker_id: whose leases these are when jobs are run here."""
     store = store or open_job_store(settings)
     objects = objects or open_object_store(settings)
-    registry = registry or ModelRegistry(settings.models_dir)
+    registry = registry or ModelRegistry(settings.models_dir, objects, settings.var_dir / "models")
     jobs = BulkJobs(store, objects, registry, rows_per_slice)
     return Services(
         settings=settings,
