@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 
 from services.bootstrap import build_services
-from services.job_store import Worker
+from services.job_table import Worker
 from tests.ml_pipeline.toy_models import write_toy_pair
 
 
 def alive(services) -> None:
-    services.store.heartbeat(Worker("w1", "host", 1, ["bulk", "finishing"], 0, 0))
+    services.steps.heartbeat(Worker("w1", "host", 1, ["bulk", "finishing"], 0, 0))
 
 
 def test_everything_well_is_ok(services):
