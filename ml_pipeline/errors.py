@@ -116,6 +116,26 @@ class DoesNotFitXlsx(CustomerFileError):
     """The rows exceed what an Excel sheet can hold."""
 
 
+class CustomerListError(PipelineError):
+    """Base of what is wrong with a question for a list of a file's customers."""
+
+
+class UnknownFlag(CustomerListError):
+    """There is no flag of this name."""
+
+
+class UnknownSegment(CustomerListError):
+    """There is no segment of this name."""
+
+
+class ImpossibleThreshold(CustomerListError):
+    """No amount of money can be compared with this one."""
+
+
+class ImpossiblePage(CustomerListError):
+    """A list has no page that begins before it or has fewer than no entries."""
+
+
 class BadSummary(DataError):
     """A customer's purchases in numbers (x, t_x, T or x, m) are impossible."""
 

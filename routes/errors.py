@@ -44,6 +44,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     services.ObjectStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.CustomerFileError: HTTPStatus.BAD_REQUEST,
     pipeline.UnsupportedFileType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    pipeline.CustomerListError: HTTPStatus.BAD_REQUEST,
     pipeline.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.DataError: HTTPStatus.CONFLICT,
     pipeline.LabelOverlap: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -76,6 +76,7 @@ def write_toy_pair(
                     name: SumIntervals(1.0, np.zeros(1), np.ones(1), 0.1, 6).as_json()
                     for name in money_columns(targets)
                 },
+                "usual_shares": [1 / (len(targets) + 1)] * (len(targets) + 1),
                 "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
             },
         )
