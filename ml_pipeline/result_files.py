@@ -1,21 +1,24 @@
-"""From rows and their answers to a result file: CSV, XLSX or Parquet."""
+"""Result files, CSV, XLSX or Parquet: the parts of a result put together."""
 
-import datetime as dt
-import errno
-from collections.abc import Callable, Sequence
-from itertools import repeat
+import functools
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xlsxwriter
-from xlsxwriter.exceptions import XlsxWriterException
 
-from ml_pipeline.cells import python_cells, text_of
-from ml_pipeline.errors import DoesNotFitXlsx
-from ml_pipeline.result_rows import neutral_text, write_csv_header, write_csv_rows
+from ml_pipeline.deflate_joining import Checked, deflate_piece, packed_entry
+from ml_pipeline.result_parts import XLSX_ROWS, SheetPart, check_extent, read_sheet_part, write_part
+from ml_pipeline.result_rows import write_csv_header
+from ml_pipeline.workbook_frame import SHEET, workbook_frame
+
+__all__ = ["FORMATS", "MEDIA_TYPES", "XLSX_ROWS", "PartFolder", "assemble_result", "open_result"]
 
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
@@ -23,148 +26,162 @@ MEDIA_TYPES = {
     "parquet": "application/vnd.apache.parquet",
 }
 FORMATS = tuple(MEDIA_TYPES)
-XLSX_ROWS = 1_048_576
-XLSX_COLUMNS = 16_384
-XLSX_CELL = 32_767
+COPY_BYTES = 1 << 20
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+"""Of all files of a workbook, as of xlsxwriter's: the first day that a zip can say."""
 
 
-class ResultWriter(Protocol):
-    """Writes one result file, slice by slice, in a `with` block; the file is finished when the block ends."""
+def assemble_result(
+    path: Path, result_format: str, header: Sequence[str], parts: Sequence[Path], summary: Mapping[str, Any] | None
+) -> None:
+    """Writes one file of FORMATS from parts of this format in their order, each as `write_part` made it.
 
-    def __enter__(self) -> Self:
-        """Opens the file and writes the header."""
+    header: the names of all columns, the uploaded ones first. summary: the statistics that the sheet "summary" of a workbook
+    shows, with `filename`; None for a workbook without it. The same parts give the same bytes.
+    Raises DoesNotFitXlsx, OSError. A file that is half written then is left to the caller.
+    """
+    writers: dict[str, Callable[[Path, Sequence[str], Sequence[Path], Mapping[str, Any] | None], None]] = {
+        "csv": _assemble_csv,
+        "xlsx": _assemble_xlsx,
+        "parquet": _assemble_parquet,
+    }
+    writers[result_format](path, header, parts, summary)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes the file."""
+
+class PartFolder:
+    """The parts of one result in a folder of its own, for those that make them all by themselves."""
+
+    def __init__(self, folder: Path, result_format: str) -> None:
+        self._folder, self._format = folder, result_format
+        self._parts: list[Path] = []
+        self.rows = 0
+
+    def add(self, uploaded: pa.RecordBatch, answers: pa.RecordBatch) -> None:
+        """The next rows."""
+        part = self._folder / f"{len(self._parts) + 1:06}.{self._format}.part"
+        write_part(part, self._format, uploaded, answers, self.rows)
+        self._parts.append(part)
+        self.rows += uploaded.num_rows
+
+    def assemble(self, path: Path, header: Sequence[str], summary: Mapping[str, Any] | None = None) -> None:
+        """All of them as one file."""
+        assemble_result(path, self._format, header, self._parts, summary)
+
+
+class ResultWriter:
+    """Takes the rows of a result slice by slice."""
+
+    def __init__(self, parts: PartFolder) -> None:
+        self._parts = parts
 
     def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
         """The next rows and the columns that are added to them."""
+        self._parts.add(rows, answers)
 
 
-def open_result(path: Path, result_format: str, header: Sequence[str]) -> ResultWriter:
-    """A writer of one of FORMATS. header: all columns, the uploaded ones first, then those of the answers."""
-    writers: dict[str, Callable[[Path, Sequence[str]], ResultWriter]] = {
-        "csv": _CsvResult,
-        "xlsx": _XlsxResult,
-        "parquet": _ParquetResult,
-    }
-    return writers[result_format](path, header)
+@contextmanager
+def open_result(path: Path, result_format: str, header: Sequence[str]) -> Iterator[ResultWriter]:
+    """A writer of one of FORMATS; the file is there when the block has ended. header: all columns, the uploaded ones first."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        parts = PartFolder(Path(folder), result_format)
+        yield ResultWriter(parts)
+        parts.assemble(path, header)
 
 
-class _CsvResult:
-    def __init__(self, path: Path, header: Sequence[str]) -> None:
-        self._path, self._header = path, header
-
-    def __enter__(self) -> Self:
-        self._stream = self._path.open("wb")
-        write_csv_header(self._stream, self._header)
-        return self
-
-    def __exit__(self, *_problem: object) -> None:
-        self._stream.close()
-
-    def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
-        write_csv_rows(self._stream, [*map(text_of, rows.columns), *answers.columns])
+def _assemble_csv(path: Path, header: Sequence[str], parts: Sequence[Path], _summary: object) -> None:
+    with path.open("wb") as stream:
+        write_csv_header(stream, header)
+        for part in parts:
+            _copy(part, 0, stream)
 
 
-class _ParquetResult:
-    def __init__(self, path: Path, header: Sequence[str]) -> None:
-        self._path, self._header = path, _distinct(header)
-        self._writer: pq.ParquetWriter | None = None
+def _copy(part: Path, start: int, stream: IO[bytes]) -> None:
+    with part.open("rb") as content:
+        content.seek(start)
+        shutil.copyfileobj(content, stream, COPY_BYTES)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_problem: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+# ---- Parquet
 
-    def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
-        table = pa.table([*map(text_of, rows.columns), *answers.columns], names=self._header)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema)
-        self._writer.write_table(table)
+
+def _assemble_parquet(path: Path, header: Sequence[str], parts: Sequence[Path], _summary: object) -> None:
+    """One row group per part."""
+    names = _distinct(header)
+    with ExitStack() as open_files:
+        writer: pq.ParquetWriter | None = None
+        for part in parts:
+            rows = _rows_of(part).rename_columns(names)
+            if writer is None:
+                stream = open_files.enter_context(path.open("wb"))
+                writer = open_files.enter_context(pq.ParquetWriter(stream, rows.schema))
+            writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+    if not parts:
+        pq.write_table(pa.table({name: pa.array([], pa.string()) for name in names}), path)
+
+
+def _rows_of(part: Path) -> pa.Table:
+    with pa.memory_map(str(part)) as mapped:
+        return pa.ipc.open_file(mapped).read_all()
 
 
 def _distinct(header: Sequence[str]) -> list[str]:
     """Column names made distinct, as Parquet readers need them: the second `note` becomes `note_2`."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     for name in header:
         kept, number = name, 1
         while kept in names:
             number += 1
             kept = f"{name}_{number}"
-        names.append(kept)
-    return names
+        names[kept] = None
+    return list(names)
 
 
-class _XlsxResult:
-    """A worksheet written row by row in constant memory; text stays text, also where it looks like a formula."""
+# ---- workbooks
 
-    def __init__(self, path: Path, header: Sequence[str]) -> None:
-        if len(header) > XLSX_COLUMNS:
-            raise DoesNotFitXlsx(
-                f"The result has {len(header):,} columns, an Excel sheet holds {XLSX_COLUMNS:,}. Download the CSV instead."
-            )
-        self._path, self._header = path, header
-        self._next_row = 0
 
-    def __enter__(self) -> Self:
-        self._book = xlsxwriter.Workbook(str(self._path), {"constant_memory": True, "tmpdir": str(self._path.parent)})
-        self._book.set_properties({"created": dt.datetime(2000, 1, 1)})
-        self._sheet = self._book.add_worksheet("predictions")
-        self._day = self._book.add_format({"num_format": "yyyy-mm-dd"})
-        self._moment = self._book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
-        self._clock = self._book.add_format({"num_format": "hh:mm:ss"})
-        self._hours = self._book.add_format({"num_format": "[h]:mm:ss"})
-        for column, name in enumerate(self._header):
-            self._put_text(0, column, neutral_text(name))
-        self._next_row = 1
-        return self
+@dataclass(frozen=True)
+class _PackedRows:
+    """A part of a worksheet: what it says of itself, and where in its file the packed rows begin."""
 
-    def __exit__(self, *_problem: object) -> None:
-        try:
-            self._book.close()
-        except XlsxWriterException as problem:
-            raise OSError(errno.ENOSPC, "the workbook could not be written, most likely for want of space") from problem
+    path: Path
+    part: SheetPart
+    start: int
 
-    def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
-        if self._next_row + rows.num_rows > XLSX_ROWS:
-            raise DoesNotFitXlsx(
-                f"An Excel sheet holds {XLSX_ROWS - 1:,} rows below its header. Download the CSV instead."
-            )
-        added = zip(*(column.to_pylist() for column in answers.columns), strict=True) if answers.columns else repeat(())
-        cells = zip(*map(python_cells, rows.columns), strict=True)
-        for uploaded, answer in zip(cells, added, strict=False):
-            for column, cell in enumerate((*uploaded, *answer)):
-                if cell is not None and cell != "":
-                    self._put(self._next_row, column, cell)
-            self._next_row += 1
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size - self.start
 
-    def _put(self, row: int, column: int, cell: Any) -> None:
-        if isinstance(cell, str):
-            self._put_text(row, column, neutral_text(cell))
-        elif isinstance(cell, bool):
-            self._sheet.write_boolean(row, column, cell)
-        elif isinstance(cell, (int, float)):
-            self._sheet.write_number(row, column, cell)
-        elif isinstance(cell, dt.datetime):
-            self._sheet.write_datetime(row, column, cell, self._moment)
-        elif isinstance(cell, dt.date):
-            self._sheet.write_datetime(row, column, cell, self._day)
-        elif isinstance(cell, dt.time):
-            self._sheet.write_datetime(row, column, cell, self._clock)
-        elif isinstance(cell, dt.timedelta):
-            self._sheet.write_datetime(row, column, cell, self._hours)
-        else:
-            self._put_text(row, column, str(cell))
 
-    def _put_text(self, row: int, column: int, text: str) -> None:
-        if len(text) > XLSX_CELL:
-            raise DoesNotFitXlsx(
-                f"A cell of row {row + 1} has {len(text):,} characters, an Excel cell holds {XLSX_CELL:,}. "
-                "Download the CSV instead."
-            )
-        self._sheet.write_string(row, column, text)
+def _assemble_xlsx(path: Path, header: Sequence[str], parts: Sequence[Path], summary: Mapping[str, Any] | None) -> None:
+    """The rows stay as they were packed: only what stands around them is made here."""
+    packed = [_packed_rows(part) for part in parts]
+    rows = sum(of_part.part.rows for of_part in packed)
+    check_extent(rows, len(header))
+    widths = [max(column) for column in zip(*(of_part.part.widths for of_part in packed), strict=True)]
+    frame = workbook_frame(header, widths or [0] * len(header), rows, summary)
+    head, head_sum = deflate_piece([frame.head])
+    tail, tail_sum = deflate_piece([frame.tail], last=True)
+    whole = functools.reduce(Checked.then, [head_sum, *(of_part.part.checked for of_part in packed), tail_sum])
+    with zipfile.ZipFile(path, "w") as workbook:
+        for name, content in frame.files.items():
+            workbook.writestr(_entry(name), content)
+        sheet = _entry(SHEET, whole, len(head) + sum(of_part.size for of_part in packed) + len(tail))
+        with packed_entry(workbook, sheet) as stream:
+            stream.write(head)
+            for of_part in packed:
+                _copy(of_part.path, of_part.start, stream)
+            stream.write(tail)
+
+
+def _packed_rows(path: Path) -> _PackedRows:
+    with path.open("rb") as stream:
+        part = read_sheet_part(stream)
+        return _PackedRows(path, part, stream.tell())
+
+
+def _entry(name: str, whole: Checked | None = None, packed_size: int = 0) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, ZIP_DATE)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    if whole is not None:
+        entry.CRC, entry.file_size, entry.compress_size = whole.crc32, whole.length, packed_size
+    return entry

@@ -8,7 +8,8 @@ import pytest
 
 from ml_pipeline.cells import worksheet_column
 from ml_pipeline.errors import DoesNotFitXlsx
-from ml_pipeline.result_files import XLSX_CELL, open_result
+from ml_pipeline.result_files import open_result
+from ml_pipeline.xlsx_text import XLSX_CELL
 
 HEADER = ["customer_id", "note", "predicted_total_spend", "status"]
 ANSWERS = pa.record_batch([pa.array([12.5, None]), pa.array(["success", "failed"])], names=HEADER[2:])
@@ -93,7 +94,7 @@ def test_what_does_not_fit_a_sheet_is_refused_instead_of_cut(tmp_path):
     with pytest.raises(DoesNotFitXlsx, match="row 3"):
         write(tmp_path / "r.xlsx", "xlsx", text_rows(["a", "b"], ["c", "x" * (XLSX_CELL + 1)]))
     with pytest.raises(DoesNotFitXlsx, match="columns"):
-        open_result(tmp_path / "r.xlsx", "xlsx", ["c"] * 20_000)
+        write(tmp_path / "r.xlsx", "xlsx", text_rows(["a"] * 19_998, ["b"] * 19_998), ["c"] * 20_000)
 
 
 def test_two_writings_of_the_same_rows_give_the_same_bytes(tmp_path):
