@@ -269,7 +269,6 @@ def take_leases_back(connection: sa.Connection, job_id: str, now: float) -> None
         .where(steps.c.job_id == job_id, steps.c.status == LEASED)
         .values(
             status=WAITING,
-            fence=steps.c.fence + 1,
             worker_id=None,
             lease_expires_at=None,
             enqueued_at=None,

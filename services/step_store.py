@@ -256,7 +256,7 @@ class StepStore:
                 steps.c.worker_id == worker_id, steps.c.worker_id.startswith(f"{worker_id}/", autoescape=True)
             )
             released = steps_of(connection, its_own, steps.c.status == LEASED)
-            given_back = _released(now) | {"attempts": steps.c.attempts - 1, "fence": steps.c.fence + 1}
+            given_back = _released(now) | {"attempts": steps.c.attempts - 1}
             connection.execute(steps.update().where(its_own, steps.c.status == LEASED).values(given_back))
             return released
 
