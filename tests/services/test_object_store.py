@@ -1,10 +1,15 @@
 import errno
 import os
+import subprocess
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from services.errors import ObjectMissing, ObjectStoreUnavailable, StorageFull
+from services.errors import LeaseLost, ObjectMissing, ObjectStoreUnavailable, StorageFull
 from services.object_store import UNFINISHED, FolderStore
 
 
@@ -104,3 +109,125 @@ def test_what_dead_processes_left_is_removed_after_a_while(objects, tmp_path):
     os.utime(old, (time.time() - 1000, time.time() - 1000))
     objects.forget_unfinished(500)
     assert unfinished(objects, tmp_path) == ["new"]
+
+
+def test_what_is_there_is_listed_by_key_and_by_first_segment(objects):
+    assert (objects.names("job"), objects.folders(), objects.exists("job/upload.csv")) == ([], {}, False)
+    for key in ("job/upload.csv", "job/parts/000002-1.csv", "job/parts/000001-1.csv", "job-2/upload.csv"):
+        put(objects, key, b"x")
+    assert objects.names("job") == ["job/parts/000001-1.csv", "job/parts/000002-1.csv", "job/upload.csv"]
+    assert objects.names("job/parts") == ["job/parts/000001-1.csv", "job/parts/000002-1.csv"]
+    assert set(objects.folders()) == {"job", "job-2"}
+    assert objects.exists("job/upload.csv")
+    assert not objects.exists("job/parts")
+
+
+def test_the_age_of_a_folder_is_that_of_its_newest_file(objects, tmp_path):
+    for key in ("old/upload.csv", "mixed/upload.csv", "mixed/parts/000001-1.csv"):
+        put(objects, key, b"x")
+    for key in ("old/upload.csv", "mixed/upload.csv"):
+        os.utime(tmp_path / "objects" / key, (time.time() - 1000, time.time() - 1000))
+    ages = objects.folders()
+    assert 999 < ages["old"] < 1100
+    assert 0 <= ages["mixed"] < 100
+
+
+def test_published_models_are_no_job(objects):
+    put(objects, "models/versions/20260101-abc/metadata.json", b"{}")
+    assert objects.folders() == {}
+    assert objects.names("models") == ["models/versions/20260101-abc/metadata.json"]
+
+
+def test_many_may_delete_at_once_while_one_still_writes(objects, tmp_path):
+    put(objects, "job/parts/0.csv", b"x")
+    for number in range(1, 2000):
+        (tmp_path / "objects" / "job" / "parts" / f"{number}.csv").touch()
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            put(objects, "job/parts/late.csv", b"x")
+
+    with ThreadPoolExecutor(5) as pool:
+        writing = pool.submit(write)
+        for deleting in [pool.submit(objects.delete_below, "job") for _ in range(12)]:
+            deleting.result()
+        over.set()
+        writing.result()
+    assert set(objects.names("job")) <= {"job/parts/late.csv"}
+    objects.delete_below("job")
+    assert not (tmp_path / "objects" / "job").exists()
+
+
+def test_a_link_in_the_store_is_deleted_and_not_what_it_leads_to(objects, tmp_path):
+    put(objects, "job/upload.csv", b"x")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_text("not ours")
+    (tmp_path / "objects" / "job" / "link").symlink_to(tmp_path / "elsewhere")
+    objects.delete_below("job")
+    assert (tmp_path / "elsewhere" / "file").read_text() == "not ours"
+    assert objects.folders() == {}
+
+
+def test_a_store_whose_folder_cannot_be_made_names_no_path(tmp_path):
+    (tmp_path / "file").write_text("a file where a folder should be")
+    away = FolderStore(tmp_path / "file" / "objects")
+    for attempt in (
+        away.check,
+        away.receive,
+        lambda: put(away, "job/result.csv", b"x"),
+        lambda: away.adopt("job/upload.csv", tmp_path / "file"),
+        lambda: away.exists("job/result.csv"),
+        lambda: away.local("job/result.csv").__enter__(),
+        lambda: away.names("job"),
+        away.folders,
+        lambda: away.delete_below("job"),
+        lambda: away.forget_unfinished(1),
+    ):
+        with pytest.raises(ObjectStoreUnavailable, match="Not a directory") as caught:
+            attempt()
+        assert str(tmp_path) not in str(caught.value)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from services.errors import StorageFull
+from services.object_store import FolderStore
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+objects = FolderStore(Path(sys.argv[1]))
+for write in (lambda path: path.write_bytes(bytes(2_000_000)), lambda path: np.save(path.open("wb"), np.zeros(250_000))):
+    try:
+        with objects.create("job/result.csv") as path:
+            write(path)
+    except StorageFull as problem:
+        print(problem)
+"""
+
+
+def test_a_file_that_the_system_does_not_let_grow_is_named(objects, tmp_path):
+    folder = tmp_path / "objects"
+    ended = subprocess.run([sys.executable, "-c", LIMITED, str(folder)], capture_output=True, text=True, check=True)
+    said = ended.stdout.splitlines()
+    assert len(said) == 2
+    assert all("larger than the system lets it" in line and "ulimit -f" in line for line in said)
+    assert unfinished(objects, tmp_path) == []
+
+
+def test_what_the_writer_refuses_stays_what_it_is(objects):
+    with pytest.raises(LeaseLost), objects.create("job/result.csv"):
+        raise LeaseLost("another worker has the job") from OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ValueError, match="seven"), objects.create("job/result.csv"):
+        raise ValueError("seven")
+
+
+def test_an_upload_that_is_only_linked_to_stays_readable_for_all(objects, tmp_path):
+    with objects.receive() as stream:
+        stream.write(b"content")
+        stream.flush()
+        objects.adopt("job/upload.csv", Path(stream.name))
+    with objects.local("job/upload.csv") as path:
+        assert path.read_bytes() == b"content"
+        assert path.stat().st_mode & 0o444 == 0o444
