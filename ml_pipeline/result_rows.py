@@ -84,8 +84,20 @@ def answer_rows(snapshot: Snapshot, model_version: str, ids: pa.Array) -> Answer
     return Answered(pa.record_batch([column(name) for name in names], names=list(names)), positions)
 
 
+def failed_rows(targets: Sequence[str], rows: int, error: str) -> pa.RecordBatch:
+    """The same columns for so many rows that could not be answered, with the reason in each."""
+
+    def column(name: str) -> pa.Array:
+        if name in ("status", "error"):
+            return pa.repeat(FAILED if name == "status" else error, rows)
+        return pa.nulls(rows, _type_of(name))
+
+    names = result_columns(targets)
+    return pa.record_batch([column(name) for name in names], names=list(names))
+
+
 def _type_of(name: str) -> pa.DataType:
-    return pa.string() if name == "segment" else pa.float64()
+    return pa.string() if name in ("segment", "currency", "model_version") else pa.float64()
 
 
 def _errors(ids: pa.Array, too_long: pa.Array, known: pa.Array, snapshot: Snapshot) -> pa.Array:

@@ -1,21 +1,31 @@
 """Builds the parts once per process. Every part can be handed in instead; nothing is opened before its first use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from config import Settings
-from services.bulk_job import ROWS_PER_SLICE, BulkJobs
-from services.bulk_service import BULK, CONVERSION, BulkService
+from services.bulk_job import BulkJobs
+from services.bulk_service import BulkService
+from services.dispatcher import Dispatcher
 from services.health_service import HealthService
-from services.job_runner import JobRunner
+from services.job_runner import JobRunner, Work
 from services.job_store import JobStore
+from services.job_table import CONVERT, NOTIFY, READ, SCORE, WRITE
 from services.model_registry import ModelRegistry
 from services.model_service import ModelService
 from services.object_store import ObjectStore
 from services.prediction_service import PredictionService
 from services.queue import JobQueue
-from services.stores import open_job_store, open_object_store
+from services.retention import Retention
+from services.step_store import StepStore
+from services.stores import open_job_tables, open_object_store
 from services.sum_service import SumService
+from services.uploads import UploadLimits
 from services.watchdog import Watchdog
+from services.webhooks import Webhooks
+
+MODEL_CACHE = "models"
+"""Below VAR_DIR: pairs that were published by other hosts."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,9 @@ class Services:
     runner: JobRunner
     watchdog: Watchdog
     objects: ObjectStore
+    registry: ModelRegistry
     store: JobStore
+    steps: StepStore
 
 
 def build_services(
@@ -39,25 +51,40 @@ def build_services(
     queue: JobQueue,
     *,
     worker_id: str = "none",
-    store: JobStore | None = None,
+    tables: tuple[JobStore, StepStore] | None = None,
     objects: ObjectStore | None = None,
     registry: ModelRegistry | None = None,
-    rows_per_slice: int = ROWS_PER_SLICE,
 ) -> Services:
     """The parts, wired. worker_id: whose leases these are when jobs are run here."""
-    store = store or open_job_store(settings)
+    store, steps = tables or open_job_tables(settings)
     objects = objects or open_object_store(settings)
-    registry = registry or ModelRegistry(settings.models_dir, objects, settings.var_dir / "models")
-    jobs = BulkJobs(store, objects, registry, rows_per_slice)
+    registry = registry or ModelRegistry(settings.models_dir, objects, settings.var_dir / MODEL_CACHE)
+    dispatcher = Dispatcher(queue, steps)
+    webhooks = Webhooks(settings, steps)
+    limits = UploadLimits(settings.max_upload_bytes, settings.max_rows, settings.max_columns)
+    jobs = BulkJobs(store, steps, objects, registry, dispatcher, limits, settings.rows_per_chunk)
     return Services(
         settings=settings,
         predictions=PredictionService(registry),
         sums=SumService(registry),
         models=ModelService(registry),
-        bulk=BulkService(store, objects, queue, registry, settings.max_upload_bytes),
-        health=HealthService(store, objects, queue, registry),
-        runner=JobRunner(store, worker_id, settings.lease_seconds, {BULK: jobs.predict, CONVERSION: jobs.convert}),
-        watchdog=Watchdog(store, queue, objects),
+        bulk=BulkService(store, objects, dispatcher, registry, webhooks, limits, settings.max_jobs_per_caller),
+        health=HealthService(steps, objects, queue, registry),
+        runner=JobRunner(steps, dispatcher, worker_id, settings.lease_seconds, _work(jobs, webhooks)),
+        watchdog=Watchdog(steps, queue, dispatcher, [Retention(store, objects, settings.retention_days)]),
         objects=objects,
+        registry=registry,
         store=store,
+        steps=steps,
     )
+
+
+def _work(jobs: BulkJobs, webhooks: Webhooks) -> Mapping[str, Work]:
+    """What is done for each kind of step."""
+    return {
+        READ: jobs.read,
+        SCORE: jobs.score,
+        WRITE: jobs.write,
+        CONVERT: jobs.convert,
+        NOTIFY: webhooks.deliver,
+    }

@@ -1,146 +1,246 @@
-"""What a worker does for a bulk job: rows in, answers beside them, one result file, one commit."""
+"""What workers do for a bulk job, step by step: read the upload into chunks, score each, put the parts together, convert."""
 
-from collections.abc import Mapping
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 
-from ml_pipeline.customer_files import check_header, count_rows, describe_upload, ids_of, read_rows
+from ml_pipeline.customer_files import RowCounts, describe_upload, ids_of, read_rows
 from ml_pipeline.file_shape import FileShape
-from ml_pipeline.result_files import open_result
-from ml_pipeline.result_rows import Answered, answer_rows, result_header
-from ml_pipeline.schema import TOTAL_TARGET
-from ml_pipeline.snapshot import CENTS, result_columns
-from ml_pipeline.spend_sums import sum_spend
-from services.bulk_service import file_metadata
-from services.job_store import Job, JobStore, Lease, Progress
+from ml_pipeline.file_statistics import statistics_of
+from ml_pipeline.result_files import assemble_result
+from ml_pipeline.result_parts import write_part
+from ml_pipeline.result_rows import answer_rows, failed_rows, result_header
+from ml_pipeline.snapshot import Snapshot, result_columns
+from services.chunk_staging import ChunkStaging, rows_of_a_chunk
+from services.dispatcher import Dispatcher
+from services.errors import ObjectStoreUnavailable
+from services.job_files import (
+    Positions,
+    chunks_folder,
+    converted_key,
+    customers_key,
+    failed_part_key,
+    keep_shape,
+    part_key,
+    parts_folder,
+    positions_key,
+    read_chunk,
+    read_positions,
+    result_key,
+    shape_of,
+    write_positions,
+)
+from services.job_store import JobStore
+from services.job_table import GIVEN_UP, SCORE, Job, Lease, Step
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore
+from services.step_store import StepStore
+from services.uploads import UploadLimits, check_shape, file_metadata
 
-ROWS_PER_SLICE = 50_000
+log = logging.getLogger(__name__)
 
 
 class BulkJobs:
-    """The work of bulk and conversion jobs. Files are worked through in slices, with the lease checked after each."""
+    """The work of the steps. Nothing is committed before the object that it speaks of is whole.
+
+    Every step raises LeaseLost, and what the stores and the registry raise.
+    """
 
     def __init__(
-        self, store: JobStore, objects: ObjectStore, registry: ModelRegistry, rows_per_slice: int = ROWS_PER_SLICE
+        self,
+        store: JobStore,
+        steps: StepStore,
+        objects: ObjectStore,
+        registry: ModelRegistry,
+        dispatcher: Dispatcher,
+        limits: UploadLimits,
+        rows_per_chunk: int,
     ) -> None:
         self._store = store
+        self._steps = steps
         self._objects = objects
         self._registry = registry
-        self._rows_per_slice = rows_per_slice
+        self._dispatcher = dispatcher
+        self._limits = limits
+        self._rows_per_chunk = rows_per_chunk
 
-    def predict(self, job: Job, lease: Lease) -> None:
-        """Makes the result of an upload in the upload's own format.
+    # ---- read
 
-        Raises LeaseLost, a CustomerFileError, and what the stores and the registry raise.
-        """
-        model = self._pinned(job, lease)
+    def read(self, job: Job, step: Step, lease: Lease) -> None:
+        """Cuts the upload into chunks. Raises a CustomerFileError or TooManyRows for a file that is not taken."""
+        job, model = self._pinned(job, lease)
         with self._objects.local(job.parameters["upload_key"]) as upload:
-            job, shape = self._read_metadata(job, lease, upload, model)
-            key = f"{job.job_id}/result-{lease.fence}.{shape.format}"
-            tally = self._write_result(upload, shape, shape.format, key, model, job.rows_total, lease)
-        self._store.complete(lease, key, tally.progress(job.rows_total), tally.statistics(model))
+            shape = self._read_shape(job, upload, model.snapshot)
+            staging = ChunkStaging(
+                lease, _chunks(self._store.steps(job.job_id)), self._steps, self._objects, self._dispatcher
+            )
+            counts = staging.stage_all(
+                upload, shape, rows_of_a_chunk(shape, self._rows_per_chunk), self._limits, _counted(job)
+            )
+        name, size = str(job.parameters["filename"]), int(job.parameters["size"])
+        self._steps.finish_reading(lease, file_metadata(name, size, shape, counts), counts.rows)
 
-    def convert(self, job: Job, lease: Lease) -> None:
-        """Makes the result of its parent once more, in another format, from the same upload and the same pair."""
-        parent = self._store.get(str(job.parent_id))
-        model = self._registry.pair(str(parent.bundle_id), str(parent.snapshot_id))
-        shape = FileShape.from_parameters(parent.parameters["shape"])
-        key = f"{parent.job_id}/converted-{lease.fence}.{job.variant}"
-        with self._objects.local(parent.parameters["upload_key"]) as upload:
-            if not shape.header:
-                shape = describe_upload(upload, f"upload.{shape.format}")
-            tally = self._write_result(upload, shape, str(job.variant), key, model, job.rows_total, lease)
-        self._store.complete(lease, key, tally.progress(job.rows_total))
-
-    def _pinned(self, job: Job, lease: Lease) -> Model:
-        """The pair that serves now, or the one that an earlier attempt began with."""
+    def _pinned(self, job: Job, lease: Lease) -> tuple[Job, Model]:
+        """The pair that served at the upload; where none did, the one that serves now."""
         if job.bundle_id is None:
             serving = self._registry.serving()
-            job = self._store.pin(lease, serving.bundle.bundle_id, serving.snapshot.snapshot_id)
+            self._registry.publish(serving)
+            job = self._steps.pin(lease, serving.bundle.bundle_id, serving.snapshot.snapshot_id)
+        return job, self._pair(job)
+
+    def _pair(self, job: Job) -> Model:
         return self._registry.pair(str(job.bundle_id), str(job.snapshot_id))
 
-    def _read_metadata(self, job: Job, lease: Lease, upload: Path, model: Model) -> tuple[Job, FileShape]:
-        """Fills in what was left open at the upload because the file is large."""
+    def _read_shape(self, job: Job, upload: Path, snapshot: Snapshot) -> FileShape:
+        """As recorded; a workbook that was too large for the upload's answer is opened and judged here."""
         shape = FileShape.from_parameters(job.parameters["shape"])
-        if job.rows_total is not None:
-            return job, shape
-        filename, size = str(job.parameters["filename"]), int(job.parameters["size"])
-        if not shape.header:
-            shape = describe_upload(upload, filename)
-            check_header(shape, model.snapshot)
-        counts = count_rows(upload, shape)
-        return self._store.record_metadata(lease, file_metadata(filename, size, shape, counts), counts.rows), shape
+        if shape.header:
+            return shape
+        shape = describe_upload(upload, str(job.parameters["filename"]))
+        check_shape(shape, self._limits, snapshot)
+        keep_shape(job.job_id, shape, self._objects)
+        return shape
 
-    def _write_result(
+    # ---- score
+
+    def score(self, job: Job, step: Step, lease: Lease) -> None:
+        """Answers one chunk."""
+        model, shape = self._pair(job), shape_of(job, self._objects)
+        with self._objects.local(str(step.key)) as staged:
+            rows = read_chunk(staged)
+        answered = answer_rows(model.snapshot, model.version, ids_of(rows, shape))
+        key = part_key(job.job_id, step.number, lease.fence, shape.result_format)
+        with self._objects.create(key) as path:
+            write_part(path, shape.result_format, rows, answered.columns, step.first_row)
+        with self._objects.create(positions_key(key)) as path:
+            write_positions(path, np.unique(answered.positions[answered.positions >= 0]))
+        self._steps.commit(lease, key, answered.successful)
+
+    # ---- write
+
+    def write(self, job: Job, step: Step, lease: Lease) -> None:
+        """Puts the parts together, sums up over distinct customers and completes the job."""
+        model, shape = self._pair(job), shape_of(job, self._objects)
+        chunks = _chunks(self._store.steps(job.job_id))
+        result_format = shape.result_format
+        parts = [self._part(chunk, lease, model, result_format) for chunk in chunks]
+        customers = self._customers(chunks, model.snapshot)
+        statistics = _statistics(job, chunks, customers, model)
+        key = result_key(job.job_id, lease.fence, result_format)
+        with ExitStack() as files:
+            paths = [files.enter_context(self._objects.local(part)) for part in parts]
+            path = files.enter_context(self._objects.create(key))
+            assemble_result(path, result_format, _header(shape, model), paths, _summary(job, statistics))
+        with self._objects.create(customers_key(key)) as path:
+            write_positions(path, customers)
+        self._steps.complete(lease, key, statistics)
+        if not any(chunk.status == GIVEN_UP for chunk in chunks):  # these are tried again from what is staged
+            self._clear(job.job_id)
+
+    def _part(self, chunk: Step, lease: Lease, model: Model, result_format: str) -> str:
+        """The key of a chunk's part; one that was given up gets a part that says so of each of its rows."""
+        if chunk.status != GIVEN_UP:
+            return str(chunk.key)
+        key = failed_part_key(chunk.job_id, chunk.number, lease.fence, result_format)
+        with self._objects.local(str(chunk.key)) as staged:
+            rows = read_chunk(staged)
+        with self._objects.create(key) as path:
+            write_part(path, result_format, rows, _given_up(chunk, rows, model), chunk.first_row)
+        return key
+
+    def _customers(self, chunks: Sequence[Step], snapshot: Snapshot) -> Positions:
+        """The snapshot rows of the distinct customers of all parts, ascending."""
+        seen = np.zeros(snapshot.n_customers, dtype=bool)
+        for chunk in chunks:
+            if chunk.status != GIVEN_UP:
+                with self._objects.local(positions_key(str(chunk.key))) as path:
+                    seen[read_positions(path)] = True
+        return np.flatnonzero(seen)
+
+    def _clear(self, job_id: str) -> None:
+        """What stays behind here is removed with the job: it is no reason to fail one that is completed."""
+        try:
+            self._objects.delete_below(chunks_folder(job_id))
+            self._objects.delete_below(parts_folder(job_id))
+        except ObjectStoreUnavailable as problem:
+            log.warning("chunks are left behind", extra={"job_id": job_id, "reason": str(problem)})
+
+    # ---- convert
+
+    def convert(self, job: Job, step: Step, lease: Lease) -> None:
+        """Makes the parent's result once more, in another format, from the same upload and the same pair."""
+        parent, result_format = self._store.get(str(job.parent_id)), str(job.variant)
+        model, shape = self._pair(parent), shape_of(parent, self._objects)
+        chunks = _chunks(self._store.steps(parent.job_id))
+        key = converted_key(parent.job_id, job.job_id, lease.fence, result_format)
+        with self._objects.local(parent.parameters["upload_key"]) as upload, self._objects.create(key) as path:
+            answered = _answered_anew(read_rows(upload, shape, chunks[0].rows), chunks, shape, model)
+            with self._parts_beside(path, result_format, answered, lease) as parts:
+                summary = _summary(parent, parent.statistics or {})
+                assemble_result(path, result_format, _header(shape, model), parts, summary)
+        self._steps.complete(lease, key)
+
+    @contextmanager
+    def _parts_beside(
         self,
-        upload: Path,
-        shape: FileShape,
+        path: Path,
         result_format: str,
-        key: str,
-        model: Model,
-        rows_total: int | None,
+        answered: Iterable[tuple[Step, pa.RecordBatch, pa.RecordBatch]],
         lease: Lease,
-    ) -> "Tally":
-        header = result_header(shape.header, result_columns(model.snapshot.targets))
-        tally = Tally()
-        with self._objects.create(key) as path, open_result(path, result_format, header) as writer:
-            for rows in read_rows(upload, shape, self._rows_per_slice):
-                answered = answer_rows(model.snapshot, model.version, ids_of(rows, shape))
-                writer.write(rows, answered.columns)
-                tally.add(answered)
-                self._store.record_progress(lease, tally.progress(rows_total))
-        return tally
+    ) -> Iterator[list[Path]]:
+        """Parts on the disk that the result goes to, gone when the block ends."""
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            parts = []
+            for chunk, rows, answers in answered:
+                parts.append(Path(folder) / f"{chunk.number:06d}.{result_format}")
+                write_part(parts[-1], result_format, rows, answers, chunk.first_row)
+                self._steps.renew(lease)  # a conversion that nobody waits for any more ends here
+            yield parts
 
 
-class Tally:
-    """Counts rows as they are done, and remembers which customers they were."""
+def _chunks(steps: Iterable[Step]) -> list[Step]:
+    return sorted((step for step in steps if step.kind == SCORE), key=lambda step: step.number)
 
-    def __init__(self) -> None:
-        self._processed = 0
-        self._successful = 0
-        self._positions: list[npt.NDArray[np.int64]] = []
 
-    def add(self, answered: Answered) -> None:
-        """The next rows."""
-        self._processed += len(answered.positions)
-        self._successful += answered.successful
-        self._positions.append(np.unique(answered.positions[answered.positions >= 0]))
+def _counted(job: Job) -> RowCounts | None:
+    """What the upload has counted."""
+    found = job.metadata
+    if job.rows_total is None or found["total_customers"] is None:
+        return None
+    return RowCounts(job.rows_total, int(found["total_customers"]), bool(found["has_duplicates"]))
 
-    def progress(self, total: int | None) -> Progress:
-        """Row by row."""
-        return Progress(total, self._processed, self._successful, self._processed - self._successful)
 
-    def statistics(self, model: Model) -> Mapping[str, Any]:
-        """Money over distinct customers, however often each is in the file; None where there is no customer."""
-        seen = np.zeros(model.snapshot.n_customers, dtype=bool)
-        for positions in self._positions:
-            seen[positions] = True
-        customers = np.flatnonzero(seen)
-        together = sum_spend(model.snapshot, model.bundle.content["sums"], customers)
-        intervals = together.intervals
-        cents = np.rint(model.snapshot.money(customers)[0][:, 0] * CENTS).astype(np.int64)
-        some = len(cents) > 0
-        return {
-            "total_predicted_spend": together.money[TOTAL_TARGET],
-            "total_predicted_spend_lower": intervals[TOTAL_TARGET]["lower"],
-            "total_predicted_spend_upper": intervals[TOTAL_TARGET]["upper"],
-            "per_target": {
-                name: {"predicted_spend": money, **intervals[name]}
-                for name, money in together.money.items()
-                if name != TOTAL_TARGET
-            },
-            "average_predicted_spend": round(int(cents.sum()) / CENTS / len(cents), 2) if some else None,
-            "min_predicted_spend": int(cents.min()) / CENTS if some else None,
-            "max_predicted_spend": int(cents.max()) / CENTS if some else None,
-            "currency": model.snapshot.currency,
-            "rows": self._processed,
-            "rows_failed": self._processed - self._successful,
-            "distinct_customers": len(cents),
-            "model_version": model.version,
-            "as_of": model.as_of.isoformat(),
-        }
+def _header(shape: FileShape, model: Model) -> list[str]:
+    return result_header(shape.header, result_columns(model.snapshot.targets))
+
+
+def _given_up(chunk: Step, rows: pa.RecordBatch, model: Model) -> pa.RecordBatch:
+    return failed_rows(model.snapshot.targets, rows.num_rows, f"{chunk.error_name}: {chunk.error_message}")
+
+
+def _answered_anew(
+    batches: Iterable[pa.RecordBatch], chunks: Sequence[Step], shape: FileShape, model: Model
+) -> Iterator[tuple[Step, pa.RecordBatch, pa.RecordBatch]]:
+    """Each chunk with its rows and their answers, those that were given up marked as they are in the result."""
+    for chunk, rows in zip(chunks, batches, strict=True):
+        if chunk.status == GIVEN_UP:
+            yield chunk, rows, _given_up(chunk, rows, model)
+        else:
+            yield chunk, rows, answer_rows(model.snapshot, model.version, ids_of(rows, shape)).columns
+
+
+def _statistics(job: Job, chunks: Sequence[Step], customers: Positions, model: Model) -> dict[str, Any]:
+    rows = sum(chunk.rows for chunk in chunks)
+    failed = rows - sum(chunk.successful for chunk in chunks if chunk.status != GIVEN_UP)
+    threshold = job.parameters.get("high_value_over")
+    return statistics_of(model.snapshot, model.bundle.content, customers, rows, failed, threshold)
+
+
+def _summary(job: Job, statistics: Mapping[str, Any]) -> dict[str, Any]:
+    return {**statistics, "filename": job.parameters["filename"]}

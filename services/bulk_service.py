@@ -1,44 +1,44 @@
-"""Bulk jobs as a caller sees them: hand over a file, watch the job, fetch the result, delete it."""
+"""Bulk jobs as a caller sees them: hand over a file, watch the job, fetch the result, cancel it, try it again, delete it."""
 
+import base64
+import binascii
 import logging
 import math
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ml_pipeline.customer_files import RowCounts, check_header, count_rows, describe_upload
-from ml_pipeline.errors import DoesNotFitXlsx, ModelError
+from ml_pipeline.errors import ModelError
 from ml_pipeline.file_shape import FileShape
-from ml_pipeline.result_files import MEDIA_TYPES, XLSX_ROWS, open_result
-from services.errors import (
-    ConversionFailed,
-    JobFailed,
-    JobNotFinished,
-    QueueUnavailable,
-    RequestTooLarge,
-)
-from services.job_store import COMPLETED, FAILED, PROCESSING, QUEUED, Job, JobStore, NewJob
-from services.model_registry import ModelRegistry
+from ml_pipeline.result_files import MEDIA_TYPES, assemble_result
+from ml_pipeline.result_parts import write_part
+from services.dispatcher import Dispatcher
+from services.errors import IdempotencyConflict, InvalidRequest
+from services.job_files import upload_key
+from services.job_progress import progress_of
+from services.job_results import ConversionUnderWay, JobResults, PartialFile, ResultFile
+from services.job_store import JobStore, too_many_jobs
+from services.job_table import BULK, DONE, GIVEN_UP, NOTIFY, READ, Job, NewJob, Step
+from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore
-from services.queue import JobQueue
+from services.upload_preview import preview_of
+from services.uploads import UploadLimits, UploadOptions, file_metadata, looked_at, plain_name
+from services.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
-BULK = "bulk_predict"
-CONVERSION = "convert_result"
-BULK_QUEUE = "bulk"
-FINISHING_QUEUE = "finishing"
-MB = 1024 * 1024
-FULL_PARSE_BYTES = 20_000_000
-"""Larger files are counted by the job, so that the upload is answered at once."""
 ROWS_PER_SECOND = 50_000
+BYTES_PER_ROW = 50
+NO_OPTIONS = UploadOptions()
+NOT_TOLD: Mapping[str, Any] = {"status": "waiting", "attempts": 0, "message": None}
 TEMPLATE_ROWS = 5
-LONGEST_NAME = 200
+TEMPLATE_HEADER = ("customer_id", "customer_name", "notes")
 
 
 @dataclass(frozen=True)
@@ -50,38 +50,39 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class ResultFile:
-    """A finished file: where it is, what it is called, and its media type."""
+class JobPage:
+    """Some of the caller's jobs, the newest first; next_cursor asks for those that are older, None if there are none."""
 
-    key: str
-    filename: str
-    media_type: str
-
-
-@dataclass(frozen=True)
-class ConversionUnderWay:
-    """The result is being turned into the format that was asked for; ask again."""
-
-    job_id: str
-    format: str
+    jobs: list[Job]
+    next_cursor: str | None
 
 
 class BulkService:
-    """Everything a caller can do with bulk jobs; what a worker does is in bulk_job.py."""
+    """Everything a caller can do with bulk jobs; what a worker does is in bulk_job.py.
+
+    Methods that take a job_id raise UnknownJob unless it is one of the caller's.
+    """
 
     def __init__(
         self,
         store: JobStore,
         objects: ObjectStore,
-        queue: JobQueue,
+        dispatcher: Dispatcher,
         registry: ModelRegistry,
-        max_upload_bytes: int,
+        webhooks: Webhooks,
+        limits: UploadLimits,
+        jobs_per_caller: int,
     ) -> None:
-        self._max_upload_bytes = max_upload_bytes
         self._store = store
         self._objects = objects
-        self._queue = queue
+        self._dispatcher = dispatcher
         self._registry = registry
+        self._webhooks = webhooks
+        self._limits = limits
+        self._jobs_per_caller = jobs_per_caller
+        self._results = JobResults(store, objects, registry, dispatcher)
+
+    # ---- handing over a file
 
     def template(self, template_format: str) -> bytes:
         """A file to fill in: customer_id, customer_name, notes, with five customers that exist. CSV or XLSX.
@@ -92,117 +93,175 @@ class BulkService:
         ids = snapshot.customer_ids(range(min(TEMPLATE_ROWS, snapshot.n_customers)))
         names = [f"Customer {number}" for number in range(1, len(ids) + 1)]
         notes = ["sample row: put your own customers here", *[""] * (len(ids) - 1)][: len(ids)]
-        header = ["customer_id", "customer_name", "notes"]
-        rows = pa.record_batch([pa.array(column, pa.string()) for column in (ids, names, notes)], names=header)
-        return _file_in_memory(template_format, header, rows)
+        return _template(template_format, [ids, names, notes])
 
-    def upload(self, path: Path, filename: str, caller: Caller) -> Job:
+    def preview(self, path: Path, filename: str, caller: Caller, sheet: str | None = None) -> dict[str, Any]:
+        """What would be made of a file, without starting a job. Raises what an upload of the file would raise."""
+        model = self._serving()
+        return preview_of(path, plain_name(filename), sheet, self._limits, model.snapshot if model else None)
+
+    def upload(self, path: Path, filename: str, caller: Caller, options: UploadOptions = NO_OPTIONS) -> Job:
         """Checks a file, keeps it, records a job for it and queues that. The file at `path` may go afterwards.
 
-        Raises a CustomerFileError for a file that cannot be read; a queue that is away only delays the job.
+        The same idempotency key and file once more give the job that there is. Raises a CustomerFileError for a file that
+        cannot be read, RequestTooLarge or TooManyRows for one that is too large, TooManyJobs, IdempotencyConflict,
+        WebhookRefused; a queue that is away only delays the job.
         """
-        shown_name = _plain_name(filename)
+        self._limits.check_size(path.stat().st_size)
+        options.check()
+        digest = None if options.idempotency_key is None else options.digest(path)
+        earlier = self._asked_before(caller, options, digest)
+        if earlier is not None:
+            return earlier
+        self._check_allowed(caller, options)
+        model = self._serving()
+        new, key = self._described(path, plain_name(filename), caller, options, digest, model)
+        with self._files_kept_only_with_their_job(new.job_id):
+            self._objects.adopt(key, path)
+            if model is not None:
+                self._registry.publish(model)
+            job = self._store.add(new, self._jobs_per_caller)
+        if job.job_id != new.job_id:  # the same request was quicker
+            self._objects.delete_below(new.job_id)
+            return _checked_same(job, digest)
+        log.info("job recorded", extra={"job_id": new.job_id, "bytes": new.parameters["size"]})
+        self._dispatcher.send(job.job_id, READ)
+        return self._store.get(job.job_id)
+
+    def _asked_before(self, caller: Caller, options: UploadOptions, digest: str | None) -> Job | None:
+        if options.idempotency_key is None:
+            return None
+        job = self._store.with_key(caller.owner, options.idempotency_key)
+        return None if job is None else _checked_same(job, digest)
+
+    def _check_allowed(self, caller: Caller, options: UploadOptions) -> None:
+        """Before anything is read: what is refused in the end costs nothing."""
+        if options.webhook_url is not None:
+            self._webhooks.check(options.webhook_url)
+        self._check_open_jobs(caller)
+
+    def _check_open_jobs(self, caller: Caller) -> None:
+        if self._store.open_jobs(caller.owner, BULK) >= self._jobs_per_caller:
+            raise too_many_jobs(self._jobs_per_caller)
+
+    def _serving(self) -> Model | None:
+        """Without a model nobody is known, and the job will say that there is none."""
+        with suppress(ModelError):
+            return self._registry.serving()
+        return None
+
+    def _described(
+        self,
+        path: Path,
+        filename: str,
+        caller: Caller,
+        options: UploadOptions,
+        digest: str | None,
+        model: Model | None,
+    ) -> tuple[NewJob, str]:
+        """The job for a file, tied to the pair that serves now, and the key for the file."""
+        shape, counts = looked_at(path, filename, options.sheet, self._limits, model.snapshot if model else None)
         size = path.stat().st_size
-        if size > self._max_upload_bytes:
-            raise RequestTooLarge(
-                f"The file has {size / MB:,.1f} MB; at most {self._max_upload_bytes / MB:,.0f} MB are taken. Split it "
-                "(the operator can raise MAX_UPLOAD_MB)."
-            )
-        counted = size <= FULL_PARSE_BYTES
-        shape = describe_upload(path, shown_name, open_workbooks=counted)
-        with suppress(ModelError):  # without a model nobody is known, and the job will say that there is none
-            check_header(shape, self._registry.serving().snapshot)
-        counts = count_rows(path, shape) if counted else None
-        new = NewJob(BULK, BULK_QUEUE, caller.owner, caller.request_id)
-        key = f"{new.job_id}/upload.{shape.format}"
-        self._objects.adopt(key, path)
-        new = replace(
-            new,
-            parameters={"upload_key": key, "filename": shown_name, "size": size, "shape": shape.as_parameters()},
-            metadata=file_metadata(shown_name, size, shape, counts),
+        new = NewJob(
+            BULK,
+            caller.owner,
+            caller.request_id,
+            READ,
+            metadata=file_metadata(filename, size, shape, counts),
             rows_total=counts.rows if counts else None,
+            idempotency_key=options.idempotency_key,
+            bundle_id=model.bundle.bundle_id if model else None,
+            snapshot_id=model.snapshot.snapshot_id if model else None,
         )
-        with self._file_kept_only_with_its_job(new.job_id):
-            self._store.add(new)
-        log.info("job recorded", extra={"job_id": new.job_id, "bytes": size, "format": shape.format})
-        return self._send(new.job_id)
-
-    def status(self, job_id: str, caller: Caller) -> Job:
-        """The caller's job. Raises UnknownJob."""
-        return self._store.find(job_id, caller.owner, BULK)
-
-    def jobs(self, caller: Caller, status: str | None, limit: int) -> list[Job]:
-        """The caller's jobs, the newest first."""
-        return self._store.of_owner(caller.owner, BULK, status, limit)
-
-    def result(self, job_id: str, result_format: str | None, caller: Caller) -> ResultFile | ConversionUnderWay:
-        """The result in the format of the upload (None) or in another, which a worker makes on the first request.
-
-        Raises UnknownJob, JobNotFinished, JobFailed, ConversionFailed, DoesNotFitXlsx.
-        """
-        job = self.status(job_id, caller)
-        _check_has_result(job)
-        made = str(job.parameters["shape"]["format"])
-        wanted = result_format or made
-        if wanted == made:
-            return _result_file(job, job, wanted)
-        if wanted == "xlsx" and (job.rows_total or 0) >= XLSX_ROWS:
-            raise DoesNotFitXlsx(
-                f"The result has {job.rows_total:,} rows, an Excel sheet holds {XLSX_ROWS - 1:,} below its header. "
-                "Download the CSV instead."
-            )
-        return self._converted(job, wanted, caller)
-
-    def delete(self, job_id: str, caller: Caller) -> None:
-        """Removes a job, its upload and its results. Raises UnknownJob, or JobInProgress while a worker is at it."""
-        job = self.status(job_id, caller)
-        self._store.delete(job.job_id)
-        self._objects.delete_below(job.job_id)
-        log.info("job deleted", extra={"job_id": job.job_id})
-
-    def _converted(self, job: Job, wanted: str, caller: Caller) -> ResultFile | ConversionUnderWay:
-        conversion = self._store.variant(job.job_id, CONVERSION, wanted)
-        if conversion is None:
-            conversion = self._store.add(
-                NewJob(
-                    CONVERSION,
-                    FINISHING_QUEUE,
-                    caller.owner,
-                    caller.request_id,
-                    rows_total=job.rows_total,
-                    parent_id=job.job_id,
-                    variant=wanted,
-                )
-            )
-            self._send(conversion.job_id)
-        if conversion.status == FAILED:
-            self._store.delete(conversion.job_id)
-            raise ConversionFailed(
-                f"The result of job {job.job_id} could not be made as {wanted}: {conversion.error_message} "
-                "Asking once more tries it again; the format of the upload is there."
-            )
-        if conversion.status == COMPLETED:
-            return _result_file(job, conversion, wanted)
-        return ConversionUnderWay(job.job_id, wanted)
-
-    def _send(self, job_id: str) -> Job:
-        """Queues a recorded job; where the queue is away, the watchdog does it later."""
-        job = self._store.get(job_id)
-        try:
-            self._queue.send(job.queue, job_id)
-            self._store.mark_enqueued(job_id)
-        except QueueUnavailable:
-            log.warning("queue unavailable, the job waits in the table", extra={"job_id": job_id})
-            return job
-        return self._store.get(job_id)
+        key = upload_key(new.job_id, shape)
+        return replace(new, parameters=_parameters(key, filename, size, shape, options, digest)), key
 
     @contextmanager
-    def _file_kept_only_with_its_job(self, job_id: str) -> Iterator[None]:
+    def _files_kept_only_with_their_job(self, job_id: str) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self._objects.delete_below(job_id)
             raise
+
+    # ---- watching
+
+    def status(self, job_id: str, caller: Caller) -> Job:
+        """The caller's job."""
+        return self._store.find(job_id, caller.owner, BULK)
+
+    def progress(self, job: Job) -> dict[str, Any]:
+        """How far a job is, by the names that the API documents."""
+        return progress_of(job, self._store.steps(job.job_id), time.time())
+
+    def webhook(self, job: Job) -> dict[str, Any] | None:
+        """Whether the job's latest end was told to its webhook: url, status (waiting, delivered or given_up), attempts, and
+        the message of the last failure; None for a job without a webhook."""
+        url = job.parameters.get("webhook_url")
+        if not url:
+            return None
+        calls = [step for step in self._store.steps(job.job_id) if step.kind == NOTIFY]
+        return {"url": url, **(_told(calls[-1]) if calls else NOT_TOLD)}
+
+    def jobs(self, caller: Caller, status: str | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
+        """The caller's jobs, the newest first; cursor: where the page before ended. Raises InvalidRequest."""
+        before = None if cursor is None else _read_cursor(cursor)
+        found = self._store.page(caller.owner, BULK, status, limit + 1, before)
+        page = found[:limit]
+        return JobPage(page, _cursor(page[-1]) if len(found) > limit and page else None)
+
+    # ---- fetching
+
+    def result(self, job_id: str, result_format: str | None, caller: Caller) -> ResultFile | ConversionUnderWay:
+        """The result in the format of the upload (None) or in another, which a worker makes on the first request.
+
+        Raises JobNotFinished, JobFailed, JobCancelled, ConversionFailed, DoesNotFitXlsx.
+        """
+        return self._results.result(self.status(job_id, caller), result_format, caller.request_id)
+
+    def partial(self, job_id: str, caller: Caller) -> AbstractContextManager[PartialFile]:
+        """The rows that are done so far, or the whole result. Raises JobNotFinished, JobFailed, JobCancelled without any."""
+        return self._results.partial(self.status(job_id, caller))
+
+    def customers(
+        self,
+        job_id: str,
+        caller: Caller,
+        flag: str | None = None,
+        segment: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> Mapping[str, Any]:
+        """A page of the file's distinct customers, the highest prediction first. Raises as `result` and a CustomerListError."""
+        return self._results.customers(self.status(job_id, caller), flag, segment, limit, offset)
+
+    # ---- changing its course
+
+    def cancel(self, job_id: str, caller: Caller) -> Job:
+        """Ends a job that waits or is under way; what is done stays. Raises JobOver."""
+        job = self._store.cancel(self.status(job_id, caller).job_id)
+        log.info("job cancelled", extra={"job_id": job_id})
+        self._dispatcher.send_unsent(job_id)  # its webhook
+        return job
+
+    def retry(self, job_id: str, caller: Caller) -> Job:
+        """Goes on with a failed or cancelled job where it stopped; of a completed one, with the rows that were given up.
+
+        Raises JobInProgress, NothingToRetry, TooManyJobs.
+        """
+        job = self.status(job_id, caller)
+        self._check_open_jobs(caller)
+        job = self._store.retry(job.job_id)
+        log.info("job tried again", extra={"job_id": job_id})
+        self._dispatcher.send_unsent(job_id)
+        return self._store.get(job_id)
+
+    def delete(self, job_id: str, caller: Caller) -> None:
+        """Removes a job, its upload and its results. Raises JobInProgress while a worker is at it."""
+        job = self.status(job_id, caller)
+        self._store.delete(job.job_id)
+        self._objects.delete_below(job.job_id)
+        log.info("job deleted", extra={"job_id": job.job_id})
 
 
 def media_type_of(file_format: str) -> str:
@@ -212,60 +271,66 @@ def media_type_of(file_format: str) -> str:
 
 def estimated_seconds(job: Job) -> int:
     """A rough guess of how long the job takes once a worker has it."""
-    rows = job.rows_total if job.rows_total is not None else int(job.parameters["size"]) / 50
+    rows = job.rows_total if job.rows_total is not None else int(job.parameters["size"]) / BYTES_PER_ROW
     return max(1, math.ceil(rows / ROWS_PER_SECOND))
 
 
-def file_metadata(filename: str, size: int, shape: FileShape, counts: RowCounts | None) -> dict[str, Any]:
-    """What is known of an uploaded file; what needs a full reading is None until `counts` is there."""
-    id_column = shape.header[shape.id_column] if shape.header else None
+def _parameters(
+    key: str, filename: str, size: int, shape: FileShape, options: UploadOptions, digest: str | None
+) -> dict[str, Any]:
     return {
+        "upload_key": key,
         "filename": filename,
-        "file_size_bytes": size,
-        "file_size_mb": round(size / MB, 3),
-        "total_rows": counts.rows if counts else None,
-        "total_customers": counts.customers if counts else None,
-        "columns": list(shape.header) if shape.header else None,
-        "has_duplicates": counts.has_duplicates if counts else None,
-        "metadata_status": "complete" if counts else "pending",
-        "format": shape.format,
-        "id_column": id_column,
-        "id_column_found_by": ("name" if shape.id_column_by_name else "position") if shape.header else None,
-        "delimiter": shape.delimiter if shape.format == "csv" else None,
-        "encoding": shape.encoding if shape.format == "csv" else None,
-        "sheet": shape.sheet,
+        "size": size,
+        "shape": shape.as_parameters(),
+        "result_format": shape.result_format,
+        "webhook_url": options.webhook_url,
+        "high_value_over": options.high_value_over,
+        "digest": digest,
     }
 
 
-def _check_has_result(job: Job) -> None:
-    if job.status in (QUEUED, PROCESSING):
-        raise JobNotFinished(
-            f"Job {job.job_id} is {job.status} ({job.rows_processed:,} of {_shown_total(job)} rows). "
-            f"Ask GET /bulk/status/{job.job_id} until it is completed, then download."
+def _told(call: Step) -> dict[str, Any]:
+    """One call of a webhook, as its owner is told; one that ended with an error was given up."""
+    given_up = call.status == GIVEN_UP or (call.status == DONE and call.error_name is not None)
+    status = "given_up" if given_up else "delivered" if call.status == DONE else "waiting"
+    return {"status": status, "attempts": call.attempts, "message": call.error_message}
+
+
+def _checked_same(job: Job, digest: str | None) -> Job:
+    if job.parameters.get("digest") != digest:
+        raise IdempotencyConflict(
+            f"This Idempotency-Key was used for job {job.job_id}, with another file or other options. Send a new key for "
+            "a new job, or the same file and options to get that one."
         )
-    if job.status != COMPLETED:
-        raise JobFailed(f"Job {job.job_id} is {job.status} and has no result. {job.error_name}: {job.error_message}")
+    return job
 
 
-def _shown_total(job: Job) -> str:
-    return "an unknown number of" if job.rows_total is None else f"{job.rows_total:,}"
+def _cursor(last: Job) -> str:
+    return base64.urlsafe_b64encode(f"{last.created_at!r} {last.job_id}".encode()).decode().rstrip("=")
 
 
-def _result_file(job: Job, maker: Job, result_format: str) -> ResultFile:
-    stem = PurePosixPath(str(job.parameters["filename"])).stem or "result"
-    return ResultFile(str(maker.result_key), f"{stem}_predictions.{result_format}", MEDIA_TYPES[result_format])
+def _read_cursor(cursor: str) -> tuple[float, str]:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        created_at, job_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
+        moment = float(created_at)
+    except (ValueError, binascii.Error):
+        moment, job_id = math.nan, ""
+    if not math.isfinite(moment) or not job_id.isalnum():
+        raise InvalidRequest(
+            f"cursor is {cursor[:40]!r}; it must be the next_cursor of an answer of GET /bulk/jobs. Leave it out for the "
+            "newest jobs."
+        )
+    return moment, job_id
 
 
-def _plain_name(filename: str) -> str:
-    """The last part of a file name, without what could break a header or a log line."""
-    name = filename.replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(sign for sign in name if sign.isprintable()).strip()[-LONGEST_NAME:]
-
-
-def _file_in_memory(file_format: str, header: list[str], rows: pa.RecordBatch) -> bytes:
-    nothing_added = pa.RecordBatch.from_struct_array(pa.array([{}] * rows.num_rows, pa.struct([])))
+def _template(template_format: str, columns: list[list[str]]) -> bytes:
+    texts = [pa.array(column, pa.string()) for column in columns]
+    rows = pa.record_batch(texts[:-1], names=[str(index) for index in range(len(texts) - 1)])
+    last = pa.record_batch(texts[-1:], names=TEMPLATE_HEADER[-1:])
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"template.{file_format}"
-        with open_result(path, file_format, header) as writer:
-            writer.write(rows, nothing_added)
+        part, path = Path(folder) / f"part.{template_format}", Path(folder) / f"template.{template_format}"
+        write_part(part, template_format, rows, last, 0)
+        assemble_result(path, template_format, list(TEMPLATE_HEADER), [part], None)
         return path.read_bytes()

@@ -11,7 +11,6 @@ import xlsxwriter
 from ml_pipeline.bundle import read_pointer
 from ml_pipeline.errors import MissingHeader, UnreadableFile
 from services.bootstrap import build_services
-from services.bulk_job import BulkJobs
 from services.bulk_service import Caller, ConversionUnderWay
 from services.errors import (
     ConversionFailed,
@@ -120,14 +119,6 @@ def test_the_statistics_have_the_sum_of_the_distinct_customers_with_its_interval
     assert round(sum(parts.values()), 2) == statistics["total_predicted_spend"]
 
 
-def test_a_customer_in_several_slices_is_one_customer(settings, services, queue, upload, local):
-    sliced = build_services(settings, queue, worker_id="w1", store=services.store, rows_per_slice=2)
-    job = upload("customer_id\n" + f"{CUSTOMERS[0]}\n" * 5 + f"{CUSTOMERS[1]}\n")
-    sliced.runner.run(job.job_id)
-    done = services.bulk.status(job.job_id, local)
-    assert (done.status, done.rows_processed, done.statistics["distinct_customers"]) == ("completed", 6, 2)
-
-
 def test_a_file_without_a_known_customer_completes_with_every_row_failed(services, upload, run_queue, local):
     job = upload("customer_id\nnobody\nnone of ours\n")
     run_queue()
@@ -169,7 +160,7 @@ def test_another_format_is_made_when_it_is_asked_for_and_holds_the_same(services
         assert list(converted[0]) == list(rows[0])
         assert converted[0]["predicted_total_spend"] == float(rows[0]["predicted_total_spend"])
         assert [row["error"] for row in converted] == [row["error"] or None for row in rows]
-    assert len(services.bulk.jobs(local, None, 10)) == 1
+    assert len(services.bulk.jobs(local).jobs) == 1
 
 
 def test_a_result_is_asked_for_too_early_or_not_there(services, upload, local):
@@ -191,7 +182,7 @@ def test_jobs_of_others_are_not_seen(services, upload, run_queue, local):
     ):
         with pytest.raises(UnknownJob):
             act()
-    assert services.bulk.jobs(stranger, None, 10) == []
+    assert services.bulk.jobs(stranger).jobs == []
 
 
 def test_a_deleted_job_leaves_no_file(services, upload, run_queue, local, settings):
@@ -206,7 +197,7 @@ def test_a_deleted_job_leaves_no_file(services, upload, run_queue, local, settin
 
 def test_a_job_that_is_processed_is_not_deleted(services, upload, local):
     job = upload("customer_id\nC1\n")
-    services.store.claim(job.job_id, "worker-1")
+    services.steps.claim(job.job_id, "worker-1")
     with pytest.raises(JobInProgress):
         services.bulk.delete(job.job_id, local)
 
@@ -214,7 +205,7 @@ def test_a_job_that_is_processed_is_not_deleted(services, upload, local):
 def test_a_file_that_is_refused_leaves_no_job_and_no_file(services, upload, local, settings):
     with pytest.raises(UnreadableFile):
         upload(bytes(range(256)) * 10)
-    assert services.bulk.jobs(local, None, 10) == []
+    assert services.bulk.jobs(local).jobs == []
     assert list((settings.var_dir / "objects").glob("*")) == []
 
 
@@ -238,7 +229,7 @@ def test_with_the_queue_away_the_job_is_recorded_and_runs_when_it_is_back(
     queue.away = True
     job = upload("customer_id\nC1\n")
     assert (job.status, job.enqueued_at) == ("queued", None)
-    monkeypatch.setattr("services.job_store.OWN_SENDING_SECONDS", -1.0)
+    monkeypatch.setattr("services.step_store.OWN_SENDING_SECONDS", -1.0)
     services.watchdog.sweep()
     assert queue.sent == []
     queue.away = False
@@ -254,79 +245,17 @@ def test_a_job_delivered_twice_runs_once(services, upload, queue, local):
     first = services.bulk.status(job.job_id, local)
     services.runner.run(job.job_id)
     assert services.bulk.status(job.job_id, local) == first
-    assert first.attempts == 1
-
-
-def test_of_two_runs_of_a_job_only_the_holder_of_the_lease_is_counted(services, upload, local, monkeypatch):
-    """A worker that was thought dead ends after the one that took over: its result is not the one that is downloaded."""
-    job = upload(f"customer_id\n{CUSTOMERS[0]}\n{CUSTOMERS[1]}\n")
-    old_job, old_lease = services.store.claim(job.job_id, "worker-0")
-    services.store.release_worker("worker-0")
-    services.runner.run(job.job_id)
-    taken_over = services.bulk.status(job.job_id, local)
-    work = BulkJobs(services.store, services.objects, services.predictions._registry)
-    with pytest.raises(LeaseLost):
-        work.predict(old_job, old_lease)
-    assert services.bulk.status(job.job_id, local) == taken_over
-    assert taken_over.result_key.endswith("result-2.csv")
-    assert len(read_csv(services, services.bulk.result(job.job_id, None, local))) == 2
-
-
-def test_progress_is_seen_after_each_slice(services, upload, settings, queue, local, monkeypatch):
-    job = upload("customer_id\n" + "C1\n" * 3)
-    sliced = build_services(settings, queue, worker_id="w1", store=services.store, rows_per_slice=2)
-    seen = []
-    record = services.store.record_progress
-
-    def watched(*recorded):
-        record(*recorded)
-        seen.append(services.bulk.status(job.job_id, local).rows_processed)
-
-    monkeypatch.setattr(services.store, "record_progress", watched)
-    sliced.runner.run(job.job_id)
-    assert seen == [2, 3]
+    assert {step.attempts for step in services.store.steps(job.job_id)} == {1}
 
 
 def test_an_upload_that_cannot_be_recorded_leaves_no_file(services, upload, settings, monkeypatch):
-    def away(_new):
+    def away(*_facts):
         raise JobStoreUnavailable("The database of the jobs does not answer.")
 
     monkeypatch.setattr(services.store, "add", away)
     with pytest.raises(JobStoreUnavailable):
         upload("customer_id\nC1\n")
-    assert [
-        path for path in (settings.var_dir / "objects").rglob("*") if path.is_file() and "unfinished" not in str(path)
-    ] == []
-
-
-def test_a_lease_that_is_lost_in_the_middle_stops_the_work_before_the_next_slice(services, upload, settings, queue):
-    job = upload("customer_id\n" + "C1\n" * 10)
-    slow = build_services(settings, queue, store=services.store, rows_per_slice=2)
-    work = BulkJobs(services.store, services.objects, slow.predictions._registry, rows_per_slice=2)
-    claimed, lease = services.store.claim(job.job_id, "worker-0")
-    services.store.release_worker("worker-0")
-    services.store.claim(job.job_id, "worker-1")
-    with pytest.raises(LeaseLost):
-        work.predict(claimed, lease)
-    assert not (settings.var_dir / "objects" / job.job_id / "result-1.csv").exists()
-
-
-def test_a_job_keeps_the_pair_that_it_began_with(tmp_path, settings, queue, local):
-    models = tmp_path / "models"
-    models.mkdir()
-    old = write_toy_pair(models, CUSTOMERS, seed=1)
-    built = build_services(replace(settings, models_dir=models), queue, worker_id="w1")
-    path = tmp_path / "received"
-    path.write_text(f"customer_id\n{CUSTOMERS[0]}\n")
-    job = built.bulk.upload(path, "a.csv", local)
-    _claimed, lease = built.store.claim(job.job_id, "w0")
-    built.store.pin(lease, old.bundle_id, old.snapshot_id)
-    built.store.release_worker("w0")
-    write_toy_pair(models, CUSTOMERS[:5], seed=2)
-    built.runner.run(job.job_id)
-    done = built.bulk.status(job.job_id, local)
-    assert (done.bundle_id, done.snapshot_id) == (old.bundle_id, old.snapshot_id)
-    assert done.statistics["model_version"] == old.bundle_id
+    assert services.objects.folders() == {}
 
 
 def test_without_a_model_the_job_fails_with_the_reason(settings, queue, tmp_path, local):
@@ -348,23 +277,6 @@ def test_an_upload_that_vanished_fails_the_job_by_name(services, upload, setting
     assert services.bulk.status(job.job_id, local).error_name == ObjectMissing.__name__
 
 
-def test_an_internal_error_is_tried_again_and_then_fails_without_its_raw_text(
-    services, upload, settings, local, monkeypatch
-):
-    job = upload("customer_id\nC1\n")
-
-    def crash(*_facts: object) -> None:
-        raise RuntimeError("the secret of the house")
-
-    monkeypatch.setattr("services.bulk_job.answer_rows", crash)
-    for attempt in range(1, settings.max_attempts + 1):
-        services.runner.run(job.job_id)
-        job = services.bulk.status(job.job_id, local)
-        assert job.attempts == attempt
-    assert (job.status, job.error_name) == ("failed", "JobCrashed")
-    assert "secret" not in job.error_message
-
-
 def test_a_conversion_that_fails_is_said_once_and_then_tried_again(services, upload, run_queue, local, monkeypatch):
     job = upload("customer_id\n" + "x" * 40_000 + "\n")
     run_queue()
@@ -376,11 +288,11 @@ def test_a_conversion_that_fails_is_said_once_and_then_tried_again(services, upl
 
 
 def test_a_large_file_is_counted_by_the_job(services, upload, run_queue, local, monkeypatch):
-    monkeypatch.setattr("services.bulk_service.FULL_PARSE_BYTES", 10)
+    monkeypatch.setattr("services.uploads.FULL_PARSE_BYTES", 10)
     job = upload("customer_id,n\nC00001,1\nC00001,2\n")
     assert job.rows_total is None
     pending = {name for name, value in job.metadata.items() if value is None}
-    assert pending == {"total_rows", "total_customers", "has_duplicates", "sheet"}
+    assert pending == {"total_rows", "total_customers", "has_duplicates", "compression", "sheet", "sheets"}
     assert job.metadata["metadata_status"] == "pending"
     run_queue()
     job = services.bulk.status(job.job_id, local)
@@ -390,7 +302,7 @@ def test_a_large_file_is_counted_by_the_job(services, upload, run_queue, local, 
 
 
 def test_a_large_workbook_is_opened_by_the_job(services, upload, run_queue, local, monkeypatch):
-    monkeypatch.setattr("services.bulk_service.FULL_PARSE_BYTES", 10)
+    monkeypatch.setattr("services.uploads.FULL_PARSE_BYTES", 10)
     job = upload(workbook([["n", "customer_id"], [1, "C00001"]]), "a.xlsx")
     assert job.metadata["columns"] is None
     run_queue()
@@ -402,7 +314,7 @@ def test_a_large_workbook_is_opened_by_the_job(services, upload, run_queue, loca
 
 
 def test_a_large_workbook_without_a_header_loses_no_customer_to_it(services, upload, run_queue, local, monkeypatch):
-    monkeypatch.setattr("services.bulk_service.FULL_PARSE_BYTES", 10)
+    monkeypatch.setattr("services.uploads.FULL_PARSE_BYTES", 10)
     job = upload(workbook([["C00001"], ["C00002"]]), "a.xlsx")
     run_queue()
     job = services.bulk.status(job.job_id, local)
@@ -412,7 +324,7 @@ def test_a_large_workbook_without_a_header_loses_no_customer_to_it(services, upl
 def test_a_large_file_that_is_broken_further_down_fails_the_job_by_name(
     services, upload, run_queue, local, monkeypatch
 ):
-    monkeypatch.setattr("services.bulk_service.FULL_PARSE_BYTES", 10)
+    monkeypatch.setattr("services.uploads.FULL_PARSE_BYTES", 10)
     job = upload("customer_id,n\nC00001,1\nC00001,2,3\n")
     run_queue()
     job = services.bulk.status(job.job_id, local)

@@ -1,0 +1,52 @@
+"""What is kept for how long: jobs that ended long ago go with all their files, and files without a job go too."""
+
+import logging
+
+from services.errors import JobInProgress, UnknownJob
+from services.job_store import JobStore
+from services.object_store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+SECONDS_PER_DAY = 86_400.0
+ORPHAN_SECONDS = 3600.0
+"""A job is recorded after its file is stored, and deleted before: files without a job may just be between the two."""
+
+UNFINISHED_SECONDS = 86_400.0
+IDS_PER_QUESTION = 500
+
+
+class Retention:
+    """Removes what is older than it is to be; any number of processes may do so at once."""
+
+    def __init__(self, store: JobStore, objects: ObjectStore, days: float) -> None:
+        self._store = store
+        self._objects = objects
+        self._days = days
+
+    def tidy(self) -> None:
+        """Removes jobs whose time is over (0 days: never), files without a job, and what was being written when a process died.
+
+        Raises what the stores raise.
+        """
+        if self._days > 0:
+            for job_id in self._store.ended_before(self._days * SECONDS_PER_DAY):
+                self._remove(job_id)
+        self._remove_orphans()
+        self._objects.forget_unfinished(UNFINISHED_SECONDS)
+
+    def _remove(self, job_id: str) -> None:
+        try:
+            self._store.delete(job_id)
+        except (JobInProgress, UnknownJob):  # its result is being converted, or another was quicker
+            return
+        self._objects.delete_below(job_id)
+        log.info("job deleted after its time", extra={"job_id": job_id, "retention_days": self._days})
+
+    def _remove_orphans(self) -> None:
+        old = sorted(name for name, seconds in self._objects.folders().items() if seconds > ORPHAN_SECONDS)
+        for start in range(0, len(old), IDS_PER_QUESTION):
+            asked = old[start : start + IDS_PER_QUESTION]
+            for job_id in sorted(set(asked) - self._store.known(asked)):
+                self._objects.delete_below(job_id)
+                log.info("files without a job deleted", extra={"job_id": job_id})

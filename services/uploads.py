@@ -1,0 +1,197 @@
+"""An upload as it arrives: its name, the limits that it must keep to, and what is known of its rows."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_pipeline.customer_files import RowCounts, check_header, count_rows, describe_upload
+from ml_pipeline.errors import TooManyColumns, TooManyRows
+from ml_pipeline.file_shape import CSV, FileShape
+from ml_pipeline.schema import MAX_ID_LENGTH
+from ml_pipeline.snapshot import Snapshot
+from services.errors import InvalidRequest, RequestTooLarge
+
+MB = 1024 * 1024
+FULL_PARSE_BYTES = 20_000_000
+"""Larger files are counted by the job, so that the upload is answered at once."""
+LONGEST_NAME = 200
+LONGEST_KEY = 255
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """The largest file that is taken: bytes, rows below the header, columns."""
+
+    bytes: int
+    rows: int
+    columns: int
+
+    def check_size(self, size: int) -> None:
+        """Raises RequestTooLarge."""
+        if size > self.bytes:
+            raise RequestTooLarge(
+                f"The file has {size / MB:,.1f} MB; at most {self.bytes / MB:,.0f} MB are taken. Split it "
+                "(the operator can raise MAX_UPLOAD_MB)."
+            )
+
+    def check_columns(self, shape: FileShape) -> None:
+        """Raises TooManyColumns. A header that is not read yet passes."""
+        if len(shape.header) > self.columns:
+            raise TooManyColumns(
+                f"The file has {len(shape.header):,} columns; at most {self.columns:,} are taken. Leave out those that "
+                "the result does not need (the operator can raise MAX_COLUMNS)."
+            )
+
+    def check_rows(self, rows: int, are_all: bool = True) -> None:
+        """Raises TooManyRows. are_all=False: there may be more than these."""
+        if rows > self.rows:
+            has = f"{rows:,} rows" if are_all else "more rows than that"
+            raise TooManyRows(
+                f"At most {self.rows:,} rows below the header are taken; the file has {has}. Split it "
+                "(the operator can raise MAX_ROWS)."
+            )
+
+
+@dataclass(frozen=True)
+class UploadOptions:
+    """What a caller may say beside the file.
+
+    sheet: the worksheet to read, by name. idempotency_key: the same key and file give the same job. webhook_url: called when
+    the job has ended. high_value_over: from which predicted money on a customer is flagged as of high value.
+    """
+
+    sheet: str | None = None
+    idempotency_key: str | None = None
+    webhook_url: str | None = None
+    high_value_over: float | None = None
+
+    def check(self) -> None:
+        """Raises InvalidRequest for a value that nothing can be done with."""
+        key, threshold = self.idempotency_key, self.high_value_over
+        if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
+            raise InvalidRequest(
+                f"The Idempotency-Key has {len(key):,} characters; it must be 1 to {LONGEST_KEY} printable ones, "
+                "for example a UUID."
+            )
+        if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+            raise InvalidRequest(
+                f"high_value_over is {threshold}; it must be a number from 0 on, in the shop's currency."
+            )
+
+    def digest(self, path: Path) -> str:
+        """Of the file's content and all that was said beside it: two requests of one digest ask for the same."""
+        said = {name: value for name, value in asdict(self).items() if name != "idempotency_key"}
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256")
+        content.update(json.dumps(said, sort_keys=True).encode())
+        return content.hexdigest()
+
+
+def plain_name(filename: str) -> str:
+    """The last part of a file name, without what could break a header or a log line."""
+    name = filename.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(sign for sign in name if sign.isprintable()).strip()[-LONGEST_NAME:]
+
+
+def is_counted_at_once(size: int) -> bool:
+    """Whether a file of so many bytes is read to its end before the upload is answered."""
+    return size <= FULL_PARSE_BYTES
+
+
+def check_shape(shape: FileShape, limits: UploadLimits, snapshot: Snapshot | None) -> None:
+    """What a header can tell: raises TooManyColumns, or MissingHeader when it names one of the snapshot's customers."""
+    limits.check_columns(shape)
+    if snapshot is not None:
+        check_header(shape, snapshot)
+
+
+def looked_at(
+    path: Path, filename: str, sheet: str | None, limits: UploadLimits, snapshot: Snapshot | None
+) -> tuple[FileShape, RowCounts | None]:
+    """What an upload is, and its counts where counting is cheap.
+
+    Raises a CustomerFileError, RequestTooLarge or TooManyRows for a file that is not taken.
+    """
+    size = path.stat().st_size
+    limits.check_size(size)
+    counted = is_counted_at_once(size)
+    shape = describe_upload(path, filename, open_workbooks=counted)
+    check_shape(shape, limits, snapshot)
+    if not (counted and shape.header):
+        return shape, None
+    counts = count_rows(path, shape)
+    limits.check_rows(counts.rows)
+    return shape, counts
+
+
+def file_metadata(filename: str, size: int, shape: FileShape, counts: RowCounts | None) -> dict[str, Any]:
+    """What is known of an uploaded file; what needs a full reading is None until `counts` is there."""
+    return {
+        "filename": filename,
+        "file_size_bytes": size,
+        "file_size_mb": round(size / MB, 3),
+        "total_rows": counts.rows if counts else None,
+        "total_customers": counts.customers if counts else None,
+        "columns": list(shape.header) if shape.header else None,
+        "has_duplicates": counts.has_duplicates if counts else None,
+        "metadata_status": "complete" if counts else "pending",
+        **detected(shape),
+    }
+
+
+def detected(shape: FileShape) -> Mapping[str, Any]:
+    """How a file is read, in the words of the answers; what its format does not have is None."""
+    is_text = shape.format == CSV
+    return {
+        "format": shape.format,
+        "compression": shape.compression,
+        "id_column": shape.header[shape.id_column] if shape.header else None,
+        "id_column_found_by": ("name" if shape.id_column_by_name else "position") if shape.header else None,
+        "delimiter": shape.delimiter if is_text else None,
+        "quote": shape.quote if is_text else None,
+        "encoding": shape.encoding if is_text else None,
+        "decimal": shape.decimal if is_text else None,
+        "sheet": shape.sheet,
+        "sheets": list(shape.sheets) or None,
+    }
+
+
+class IdCounts:
+    """Counts rows and distinct ids as they go by. It keeps every id that is not empty: about 20 bytes a row."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._named: list[pa.Array] = []
+
+    def add(self, ids: pa.Array) -> None:
+        """The ids of the next rows as they are looked up, '' for none."""
+        self.rows += len(ids)
+        named = ids.filter(pc.not_equal(ids, ""))
+        self._named.append(_shortened(named))
+
+    @property
+    def empty(self) -> int:
+        """Rows without an id."""
+        return self.rows - sum(map(len, self._named))
+
+    def counts(self) -> RowCounts:
+        """Of all rows so far."""
+        named = pa.chunked_array(self._named, pa.string())
+        customers = int(pc.count_distinct(named).as_py())
+        return RowCounts(self.rows, customers, customers < len(named))
+
+
+def _shortened(ids: pa.Array) -> pa.Array:
+    """Ids that no customer can have by their hash: a column of long texts is counted without keeping them."""
+    long = pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH)
+    if not pc.any(long).as_py():
+        return ids
+    hashed = [hashlib.sha256(one.encode()).hexdigest() for one in ids.filter(long).to_pylist()]
+    return pc.replace_with_mask(ids, long, pa.array(hashed, pa.string()))
