@@ -19,6 +19,7 @@ KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*"
 """Keys are ours: segments that cannot climb out of a folder nor hide in it."""
 MODELS = "models"
 """Below this stand the published models; every other first segment of a key is the id of a job."""
+JOB_ID = re.compile(r"[0-9a-f]{32}")
 UNFINISHED = ".unfinished"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 TOO_LARGE = errno.EFBIG
@@ -53,9 +54,10 @@ class ObjectStore(Protocol):
         """Every key that begins with prefix + '/', sorted."""
 
     def folders(self) -> dict[str, float]:
-        """The first segments of all keys -> seconds since the newest file below each was written.
+        """Those first segments of keys that can be ids of jobs -> seconds since the newest file below each was written.
 
-        Without `models`: what is published there belongs to no job, and whoever looks for jobs' files is not to find it.
+        Whoever looks for files without a job deletes what he finds: published models are not to be among it, nor what
+        somebody keeps beside, where a folder was given to the store that others use too.
         """
 
     def delete_below(self, prefix: str) -> None:
@@ -128,8 +130,8 @@ class FolderStore:
         """See ObjectStore."""
         now = time.time()
         with named_failures():
-            found = [path for path in _listed(self._root) if KEY.fullmatch(path.name) and _is_folder(path)]
-            written = {path.name: _newest(path) for path in found if path.name != MODELS}
+            found = [path for path in _listed(self._root) if JOB_ID.fullmatch(path.name) and _is_folder(path)]
+            written = {path.name: _newest(path) for path in found}
         return {name: max(0.0, now - seconds) for name, seconds in written.items() if seconds is not None}
 
     def delete_below(self, prefix: str) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,31 +112,33 @@ def test_what_dead_processes_left_is_removed_after_a_while(objects, tmp_path):
     assert unfinished(objects, tmp_path) == ["new"]
 
 
-def test_what_is_there_is_listed_by_key_and_by_first_segment(objects):
+def test_what_is_there_is_listed_by_key(objects):
     assert (objects.names("job"), objects.folders(), objects.exists("job/upload.csv")) == ([], {}, False)
     for key in ("job/upload.csv", "job/parts/000002-1.csv", "job/parts/000001-1.csv", "job-2/upload.csv"):
         put(objects, key, b"x")
     assert objects.names("job") == ["job/parts/000001-1.csv", "job/parts/000002-1.csv", "job/upload.csv"]
     assert objects.names("job/parts") == ["job/parts/000001-1.csv", "job/parts/000002-1.csv"]
-    assert set(objects.folders()) == {"job", "job-2"}
     assert objects.exists("job/upload.csv")
     assert not objects.exists("job/parts")
 
 
 def test_the_age_of_a_folder_is_that_of_its_newest_file(objects, tmp_path):
-    for key in ("old/upload.csv", "mixed/upload.csv", "mixed/parts/000001-1.csv"):
+    old, mixed = uuid.uuid4().hex, uuid.uuid4().hex
+    for key in (f"{old}/upload.csv", f"{mixed}/upload.csv", f"{mixed}/parts/000001-1.csv"):
         put(objects, key, b"x")
-    for key in ("old/upload.csv", "mixed/upload.csv"):
+    for key in (f"{old}/upload.csv", f"{mixed}/upload.csv"):
         os.utime(tmp_path / "objects" / key, (time.time() - 1000, time.time() - 1000))
     ages = objects.folders()
-    assert 999 < ages["old"] < 1100
-    assert 0 <= ages["mixed"] < 100
+    assert set(ages) == {old, mixed}
+    assert 999 < ages[old] < 1100
+    assert 0 <= ages[mixed] < 100
 
 
-def test_published_models_are_no_job(objects):
-    put(objects, "models/versions/20260101-abc/metadata.json", b"{}")
+@pytest.mark.parametrize("name", ["models", "tables", "JOB", uuid.uuid4().hex + "0", str(uuid.uuid4())])
+def test_published_models_and_what_others_keep_beside_are_not_taken_for_jobs(objects, name):
+    put(objects, f"{name}/file", b"{}")
     assert objects.folders() == {}
-    assert objects.names("models") == ["models/versions/20260101-abc/metadata.json"]
+    assert objects.names(name) == [f"{name}/file"]
 
 
 def test_many_may_delete_at_once_while_one_still_writes(objects, tmp_path):
@@ -166,7 +169,7 @@ def test_a_link_in_the_store_is_deleted_and_not_what_it_leads_to(objects, tmp_pa
     (tmp_path / "objects" / "job" / "link").symlink_to(tmp_path / "elsewhere")
     objects.delete_below("job")
     assert (tmp_path / "elsewhere" / "file").read_text() == "not ours"
-    assert objects.folders() == {}
+    assert not (tmp_path / "objects" / "job").exists()
 
 
 def test_a_store_whose_folder_cannot_be_made_names_no_path(tmp_path):
