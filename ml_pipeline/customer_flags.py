@@ -243,7 +243,7 @@ def cents_of(snapshot: Snapshot, rows: IntArray) -> IntArray:
 
 def _in_many_categories(rules: FlagRules, total: IntArray, parts: IntArray) -> BoolArray:
     enough = parts * 100 >= rules.vip_percent * total[:, None]
-    found: BoolArray = (enough.sum(axis=1) >= rules.vip_categories) & (total > 0)
+    found: BoolArray = enough.sum(axis=1) >= rules.vip_categories
     return found
 
 

@@ -29,6 +29,7 @@ SHOPS = {
     "two categories": ("food", "toys"),
     "three categories": THREE,
     "five categories": tuple("abcde"),
+    "seven categories": tuple("abcdefg"),
     "twelve categories": tuple("abcdefghijkl"),
 }
 LIMITS = {  # of multi_category_vip, worked out by hand: so many categories, each with so many per cent
@@ -37,6 +38,7 @@ LIMITS = {  # of multi_category_vip, worked out by hand: so many categories, eac
     2: (2, 20),
     3: (2, 20),
     5: (2, 16),
+    7: (3, 12),
     12: (4, 7),
 }
 
@@ -140,6 +142,11 @@ def test_the_category_to_offer_is_usual_and_lacks_most(tmp_path, parts, probabil
     assert flagged(shop).offer.tolist() == [offer]
 
 
+def test_a_category_that_is_not_offered_does_not_move_the_others(tmp_path):
+    shop = habit_shop(tmp_path, THREE, [Customer((500, 500, 0, 0), 0.9)], usual_shares=(0.01, 0.4, 0.3, 0.29))
+    assert flagged(shop).offer.tolist() == [2]
+
+
 def test_of_equal_gaps_the_first_category_is_offered(tmp_path):
     shop = habit_shop(tmp_path, THREE, [Customer((500, 0, 0, 500), 0.9)])
     assert flagged(shop).offer.tolist() == [1]
@@ -170,7 +177,9 @@ def test_high_value_is_the_segment_unless_another_threshold_is_given(tmp_path):
 
 def test_a_threshold_in_whole_cents_decides_as_the_threshold_itself():
     rng = np.random.default_rng(5)
-    for threshold in [0.0, 0.01, 0.29, 400.29, 1e9 / 3, 1e11, *(rng.random(300) * 1000), *(np.arange(100) / 100)]:
+    amounts = np.arange(1, 1000) / 100
+    around = [amounts, np.nextafter(amounts, 0), np.nextafter(amounts, np.inf), rng.random(300) * 1000]
+    for threshold in [0.0, 1e9 / 3, 1e11, *np.concatenate(around)]:
         cents = whole_cents(float(threshold))
         assert cents / 100 <= threshold < (cents + 1) / 100
 
