@@ -23,7 +23,7 @@ JOB_ID = re.compile(r"[0-9a-f]{32}")
 UNFINISHED = ".unfinished"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 TOO_LARGE = errno.EFBIG
-TRIES = 5
+TRIES = 50
 KEPT = "uploads and results"
 ROOM = "Delete jobs that are no longer needed (DELETE /bulk/delete/<job_id>) or make room"
 
@@ -270,14 +270,15 @@ def _settle(temporary: Path, target: Path) -> None:
     if os.stat(temporary).st_mode & 0o444 != 0o444:
         os.chmod(temporary, 0o644)
     for left in reversed(range(TRIES)):
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, target)
-            _sync(target.parent)
-            return
-        except FileNotFoundError:  # the folder was deleted in between
+            break
+        except (FileNotFoundError, FileExistsError):  # the folder was deleted in between
             if not left:
                 raise
+    with suppress(FileNotFoundError):  # deleted just now
+        _sync(target.parent)
 
 
 def _sync(path: Path) -> None:
@@ -325,7 +326,8 @@ def _remove_folder(folder: Path) -> None:
         if _is_folder(path):
             _remove_folder(path)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError, IsADirectoryError):  # gone, and maybe made anew
+                path.unlink()
     try:
         folder.rmdir()
     except FileNotFoundError:
