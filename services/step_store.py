@@ -252,13 +252,16 @@ class StepStore:
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            its_own = sa.or_(
-                steps.c.worker_id == worker_id, steps.c.worker_id.startswith(f"{worker_id}/", autoescape=True)
-            )
-            released = steps_of(connection, its_own, steps.c.status == LEASED)
+            its_own = _held_by_worker(worker_id)
+            released = steps_of(connection, *its_own)
             given_back = _released(now) | {"attempts": steps.c.attempts - 1}
-            connection.execute(steps.update().where(its_own, steps.c.status == LEASED).values(given_back))
+            connection.execute(steps.update().where(*its_own).values(given_back))
             return released
+
+    def is_holding(self, worker_id: str) -> bool:
+        """Whether a worker or one of its processes has a step to work on."""
+        with self._database.reading() as connection:
+            return bool(steps_of(connection, *_held_by_worker(worker_id)))
 
     def waiting(self, sent_before_seconds: float) -> list[WaitingSteps]:
         """Steps that could be claimed but that no message stands for, or only messages that were sent longer ago than this.
@@ -333,6 +336,12 @@ def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _held(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
     return (*_is(lease), steps.c.fence == lease.fence, steps.c.status == LEASED)
+
+
+def _held_by_worker(worker_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """By its main process, or by a process of its pool."""
+    its_own = sa.or_(steps.c.worker_id == worker_id, steps.c.worker_id.startswith(f"{worker_id}/", autoescape=True))
+    return its_own, steps.c.status == LEASED
 
 
 def _chunk(number: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -208,6 +208,11 @@ def environment_of(settings: Settings, **more: str) -> dict[str, str]:
         "LEASE_SECONDS": str(settings.lease_seconds),
         "WATCHDOG_SECONDS": str(settings.watchdog_seconds),
         "MAX_ATTEMPTS": str(settings.max_attempts),
+        "OBJECTS_DIR": str(settings.objects_dir),
+        "ROWS_PER_CHUNK": str(settings.rows_per_chunk),
+        "IDLE_WORKER_SECONDS": str(settings.idle_worker_seconds),
+        "WEBHOOK_SECRET": settings.webhook_secret,
+        "WEBHOOK_HOSTS": ",".join(settings.webhook_hosts),
         **more,
     }
 

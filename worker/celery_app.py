@@ -7,10 +7,12 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from config import Settings, load_settings
+from services.job_table import BULK_QUEUE, FINISHING_QUEUE
 
-QUEUES = ("bulk", "finishing", "training")
+QUEUES = (BULK_QUEUE, FINISHING_QUEUE, "training")
 TASK = "run_job"
-TRANSPORT = {"socket_connect_timeout": 2, "socket_timeout": 10, "socket_keepalive": True, "health_check_interval": 10}
+TRANSPORT = {"socket_connect_timeout": 2, "socket_timeout": 5, "socket_keepalive": True, "health_check_interval": 5}
+"""Of a consumer: it asks every second, and drops a connection whose answer is overdue by 6 to 11 seconds."""
 
 
 def build_celery(settings: Settings, transport: dict[str, Any] = TRANSPORT) -> Celery:
@@ -50,6 +52,6 @@ def running_app() -> Celery:
     app.set_current()
     from worker import lifecycle, tasks  # the tasks and the signal handlers that make a worker of the app
 
-    lifecycle.attach(settings)
+    lifecycle.attach(app, settings)
     tasks.register(app)
     return app
