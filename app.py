@@ -7,7 +7,10 @@ from flask_cors import CORS
 from flask_openapi3 import Info, OpenAPI
 
 from config import VERSION, Settings, load_settings
+from routes.bulk_events import events_api
+from routes.bulk_jobs import jobs_api
 from routes.bulk_prediction import bulk_api
+from routes.bulk_results import results_api
 from routes.context import EXTENSION, surround_requests
 from routes.docs import register_docs
 from routes.errors import register_errors, validation_answer
@@ -21,6 +24,17 @@ from services.logs import configure_logging
 from worker.queue import CeleryQueue
 
 FORM_OVERHEAD_BYTES = 64 * 1024
+APIS = (health_api, prediction_api, sums_api, models_api, bulk_api, jobs_api, results_api, events_api)
+EXPOSED_HEADERS = [
+    "X-Request-ID",
+    "Retry-After",
+    "Content-Disposition",
+    "Content-Range",
+    "Accept-Ranges",
+    "ETag",
+    "X-Partial-Rows",
+    "Idempotency-Replayed",
+]
 LOCAL_ORIGINS = [r"^http://(localhost|127\.0\.0\.1)(:\d+)?$"]
 DESCRIPTION = (
     "What each customer will spend in the next 30 days: one at a time, or for a file of customers as a job. "
@@ -66,12 +80,12 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes + FORM_OVERHEAD_BYTES
     app.extensions[EXTENSION] = services or build_services(settings, CeleryQueue(settings))
-    for api in (health_api, prediction_api, sums_api, models_api, bulk_api):
+    for api in APIS:
         app.register_api(api)
     register_docs(app)
     register_errors(app)
     surround_requests(app)
     origins = list(settings.cors_origins) or ([] if settings.is_production else LOCAL_ORIGINS)
     if origins:
-        CORS(app, origins=origins, expose_headers=["X-Request-ID", "Retry-After", "Content-Disposition"])
+        CORS(app, origins=origins, expose_headers=EXPOSED_HEADERS)
     return app

@@ -37,6 +37,12 @@ logger_class = JsonLogger
 control_socket_disable = True
 
 
+def post_worker_init(worker: Any) -> None:
+    """Streams of events hold at most half of the threads that there really are, and end when the process is to stop."""
+    worker.wsgi.config["EVENT_STREAMS"] = worker.cfg.threads // 2
+    worker.wsgi.config["IS_STOPPING"] = lambda: not worker.alive
+
+
 def when_ready(server: Any) -> None:
     """Bounds the wait for the head of a request: accepted connections inherit it."""
     for listener in server.LISTENERS:

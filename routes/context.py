@@ -3,7 +3,7 @@
 import ipaddress
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, Request, Response, current_app, g, request
@@ -12,6 +12,7 @@ from config import Settings
 from services.bootstrap import Services
 from services.bulk_service import Caller
 from services.errors import IdentityRequired, InvalidRequest, MissingFile, UnsupportedMediaType
+from services.job_events import StreamSlots
 from services.logs import accept_request_id, bind_request_id
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ PROXY_HEADERS = (
 """Any of these says that somebody passes the request on; not every proxy is set up to say for whom."""
 OPEN_TO_ALL = ("/health/live", "/health/ready")
 """Probes come from other hosts, and these tell nothing but alive or not."""
+EVENT_STREAMS = 4
+"""At most so many streams of events in a process, unless its server says otherwise (gunicorn.conf.py: half of its threads)."""
 DRAIN_SECONDS = 30.0
 DRAIN_BYTES = 4 * 1024**3
 STALLED_SECONDS = 5.0
@@ -45,6 +48,18 @@ def services() -> Services:
 def caller() -> Caller:
     """Who asks, as found out before the view was called."""
     return Caller(g.owner, g.request_id)
+
+
+def event_slots() -> StreamSlots:
+    """The streams of events that this process may hold open."""
+    found: StreamSlots = current_app.extensions[f"{EXTENSION}_streams"]
+    return found
+
+
+def is_stopping() -> Callable[[], bool]:
+    """Says whether the server is to stop: nothing that waits shall hold it."""
+    found: Callable[[], bool] = current_app.config["IS_STOPPING"]
+    return found
 
 
 class SpendRequest(Request):
@@ -63,10 +78,14 @@ def surround_requests(app: Flask) -> None:
     app.after_request(_finish)
     app.teardown_request(lambda _problem: bind_request_id(None))
     app.extensions[f"{EXTENSION}_bodies"] = _documented_bodies(app)
+    app.config.setdefault("EVENT_STREAMS", EVENT_STREAMS)
+    app.config.setdefault("IS_STOPPING", lambda: False)
+    app.extensions[f"{EXTENSION}_streams"] = StreamSlots(lambda: app.config["EVENT_STREAMS"])
 
 
 def _begin() -> None:
     g.started = time.perf_counter()
+    g.began_at = time.time()
     g.request_id = accept_request_id(request.headers.get("X-Request-ID"))
     bind_request_id(g.request_id)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
-from ml_pipeline.file_shape import FileShape
 from services.job_table import COMPLETED, DONE, GIVEN_UP, LEASED, OPEN, QUEUED, READ, SCORE, WRITE, Job, Step
 
 RECENT_SECONDS = 20.0
@@ -156,7 +155,7 @@ def _seconds_to_score(job: Job, steps: Sequence[Step], seconds_per_row: float, n
 
 
 def _seconds_to_write(job: Job, steps: Sequence[Step], now: float) -> float:
-    per_million = WRITE_SECONDS[FileShape.from_parameters(job.parameters["shape"]).result_format]
+    per_million = WRITE_SECONDS[job.parameters["result_format"]]
     estimate = max(WRITE_SECONDS_AT_LEAST, per_million * (job.rows_total or 0) / 1e6)
     writing = _step(steps, WRITE, LEASED)
     spent = now - writing.started_at if writing is not None and writing.started_at is not None else 0.0

@@ -25,7 +25,8 @@ def test_a_job_from_the_upload_to_its_end(client, send, run_queue):
     assert answer.status_code == 202
     accepted = answer.json
     assert set(accepted) == {
-        "job_id", "status", "metadata", "message", "estimated_time_seconds", "check_status_url", "download_url",
+        "job_id", "status", "metadata", "message", "estimated_time_seconds", "check_status_url", "download_url", "events_url",
+        "cancel_url",
     }  # fmt: skip
     assert {
         "filename",
@@ -39,7 +40,11 @@ def test_a_job_from_the_upload_to_its_end(client, send, run_queue):
     assert accepted["status"] == "queued"
 
     waiting = client.get(accepted["check_status_url"]).json
-    assert waiting["progress"] == {"total": 2, "processed": 0, "successful": 0, "failed": 0, "percentage": 0.0}
+    assert waiting["progress"] == {
+        "total": 2, "processed": 0, "successful": 0, "failed": 0, "percentage": 0.0,
+        "phase": "queued", "rows_read": 0, "rows_per_second": None, "eta_seconds": None,
+    }  # fmt: skip
+    assert "expires_at" not in waiting
     early = client.get(accepted["download_url"])
     assert (early.status_code, early.json["error"]) == (409, "JobNotFinished")
     assert early.headers["Retry-After"]
@@ -47,7 +52,11 @@ def test_a_job_from_the_upload_to_its_end(client, send, run_queue):
     run_queue()
     done = client.get(accepted["check_status_url"]).json
     assert done["status"] == "completed"
-    assert done["progress"] == {"total": 2, "processed": 2, "successful": 1, "failed": 1, "percentage": 100.0}
+    assert done["progress"].pop("rows_per_second") > 0
+    assert done["progress"] == {
+        "total": 2, "processed": 2, "successful": 1, "failed": 1, "percentage": 100.0,
+        "phase": "done", "rows_read": 2, "eta_seconds": 0.0,
+    }  # fmt: skip
     assert {"completed_at", "processing_time_seconds", "statistics", "download_url", "created_at", "updated_at"} <= set(
         done
     )
@@ -93,12 +102,6 @@ def test_a_failed_job_says_why_in_status_and_download(settings, queue, tmp_path)
     assert "run_pipeline" in status["message"]
     download = client.get(accepted["download_url"])
     assert (download.status_code, download.json["error"]) == (409, "JobFailed")
-
-
-def test_a_job_that_is_processed_is_not_deleted(client, send, services):
-    job_id = send(CONTENT).json["job_id"]
-    services.store.claim(job_id, "w1")
-    assert client.delete(f"/bulk/delete/{job_id}").status_code == 409
 
 
 def test_with_the_queue_away_the_upload_is_taken_and_the_answer_says_so(send, queue):
@@ -159,13 +162,6 @@ def test_an_upload_leaves_nothing_unfinished(client, send, settings):
     assert list((settings.var_dir / "objects" / ".unfinished").iterdir()) == []
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=many", "limit=100000", "status=odd"])
-def test_a_listing_with_an_impossible_parameter_is_400(client, query):
-    answer = client.get(f"/bulk/jobs?{query}")
-    assert (answer.status_code, answer.json["error"]) == (400, "InvalidRequest")
-    assert query.split("=")[0] in answer.json["message"]
-
-
 @pytest.mark.parametrize("file_format", ["csv", "xlsx"])
 def test_the_template_can_be_sent_as_it_is(client, send, run_queue, file_format):
     template = client.get(f"/bulk/template?format={file_format}")
@@ -178,3 +174,95 @@ def test_the_template_can_be_sent_as_it_is(client, send, run_queue, file_format)
 
 def test_a_template_in_an_unknown_format_is_400(client):
     assert client.get("/bulk/template?format=pdf").status_code == 400
+
+
+def with_key(client, key: str, content: bytes = CONTENT, query: str = "", **headers):
+    form = {"file": (io.BytesIO(content), "customers.csv")}
+    return client.post(f"/bulk/predict{query}", data=form, headers={"Idempotency-Key": key, **headers})
+
+
+def test_the_same_key_and_file_is_the_same_job(client, run_queue):
+    first = with_key(client, "order 66/a")
+    again = with_key(client, "order 66/a")
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.json["job_id"] == first.json["job_id"]
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert client.get("/bulk/jobs").json["count"] == 1
+    run_queue()
+    ended = with_key(client, "order 66/a").json
+    assert (ended["status"], ended["estimated_time_seconds"]) == ("completed", 0)
+
+
+def test_the_same_key_for_something_else_is_409(client):
+    with_key(client, "k")
+    for answer in (with_key(client, "k", CONTENT + b"C00003,c\n"), with_key(client, "k", query="?high_value_over=9")):
+        assert (answer.status_code, answer.json["error"]) == (409, "IdempotencyConflict")
+    assert client.get("/bulk/jobs").json["count"] == 1
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "caf\u00e9", "a\tb"])
+def test_a_key_that_cannot_be_kept_is_400(client, key):
+    answer = with_key(client, key)
+    assert (answer.status_code, answer.json["error"]) == (400, "InvalidRequest")
+    assert "Idempotency-Key" in answer.json["message"]
+
+
+@pytest.mark.parametrize(
+    "query", ["high_value_over=-1", "high_value_over=nan", "high_value_over=much", "sheet=" + "x" * 201]
+)
+def test_an_option_that_is_impossible_is_400(client, query):
+    answer = with_key(client, "k", query=f"?{query}")
+    assert (answer.status_code, answer.json["error"]) == (400, "InvalidRequest")
+    assert query.split("=")[0] in answer.json["message"]
+
+
+def test_a_webhook_that_may_not_be_called_is_400(client):
+    answer = with_key(client, "k", query="?webhook_url=http://169.254.169.254/latest")
+    assert (answer.status_code, answer.json["error"]) == (400, "WebhookRefused")
+    assert client.get("/bulk/jobs").json["count"] == 0
+
+
+def test_a_preview_says_how_a_file_is_read_and_starts_nothing(client, settings):
+    content = f"note;Customer ID\na;{CUSTOMERS[0]}\nb;nobody\nc;\nd;{CUSTOMERS[0]}\n".encode()
+    answer = client.post("/bulk/preview", data={"file": (io.BytesIO(content), "a.csv")})
+    assert answer.status_code == 200
+    found = answer.json
+    assert (found["id_column"], found["id_column_found_by"], found["delimiter"]) == ("Customer ID", "name", ";")
+    assert (found["total_rows"], found["duplicate_rows"], found["empty_ids"]) == (4, 1, 1)
+    assert found["unknown_ids"] == {"count": 1, "first": ["nobody"], "of_rows": 1}
+    assert found["first_rows"][0] == ["a", CUSTOMERS[0]]
+    assert len(found["warnings"]) == 3
+    assert client.get("/bulk/jobs").json["count"] == 0
+    assert [path for path in settings.objects_dir.rglob("*") if path.is_file()] == []
+
+
+def client_with(settings, queue, **limits):
+    return create_app(services=build_services(replace(settings, **limits), queue)).test_client()
+
+
+@pytest.mark.parametrize(
+    ("limits", "content", "error", "limit"),
+    [
+        ({"max_rows": 2}, b"customer_id\n1\n2\n3\n", "TooManyRows", "2"),
+        ({"max_columns": 3}, b"customer_id,a,b,c\n1,2,3,4\n", "TooManyColumns", "3"),
+    ],
+)
+@pytest.mark.parametrize("route", ["/bulk/predict", "/bulk/preview"])
+def test_a_file_over_a_limit_is_413_with_the_limit(settings, queue, route, limits, content, error, limit):
+    answer = client_with(settings, queue, **limits).post(route, data={"file": (io.BytesIO(content), "a.csv")})
+    assert (answer.status_code, answer.json["error"]) == (413, error)
+    assert f"most {limit} " in answer.json["message"]
+
+
+def test_one_job_more_than_a_caller_may_have_is_429_until_one_has_ended(settings, queue):
+    client = client_with(settings, queue, max_jobs_per_caller=2)
+    jobs = [with_key(client, f"key {number}") for number in range(2)]
+    refused = with_key(client, "key 2")
+    assert (refused.status_code, refused.json["error"]) == (429, "TooManyJobs")
+    assert refused.headers["Retry-After"]
+    assert "2 of your jobs" in refused.json["message"]
+    assert with_key(client, "key 1").headers["Idempotency-Replayed"] == "true"
+    assert client.post(jobs[0].json["cancel_url"]).status_code == 200
+    assert with_key(client, "key 2").status_code == 202
+    assert client.post(f"/bulk/resume/{jobs[0].json['job_id']}").status_code == 429

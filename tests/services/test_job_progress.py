@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ml_pipeline.file_shape import FileShape
 from services.job_progress import WRITE_SECONDS, progress_of
 from services.job_table import DONE, LEASED, READ, SCORE, WAITING, WRITE, Job, Step
 
@@ -18,7 +17,7 @@ EPOCH = 1_790_000_000.0
 def job_of(file_format: str = "csv", **facts) -> Job:
     known = {
         "job_id": "j", "kind": "bulk_predict", "owner": "local", "request_id": "r", "idempotency_key": None, "parent_id": None,
-        "variant": None, "status": "processing", "parameters": {"shape": FileShape(file_format).as_parameters()}, "metadata": {},
+        "variant": None, "status": "processing", "parameters": {"result_format": file_format}, "metadata": {},
         "statistics": None, "error_name": None, "error_message": None, "bundle_id": None, "snapshot_id": None,
         "result_key": None, "rows_total": None, "rows_read": 0, "rows_processed": 0, "rows_successful": 0, "rows_failed": 0,
         "created_at": EPOCH, "updated_at": EPOCH, "enqueued_at": EPOCH, "started_at": EPOCH, "completed_at": None,
