@@ -2,73 +2,22 @@
 
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pytest
 import redis
 
 from services.bootstrap import Services, build_services
-from services.bulk_service import Caller
-from services.job_store import Job
-from tests.conftest import CUSTOMERS, ServerProcess, environment_of, wait_until
+from services.job_table import DONE, GIVEN_UP, LEASED, SCORE, Job
+from tests.conftest import CUSTOMERS, environment_of, wait_until
+from tests.worker.conftest import LOCAL, ROWS, children_of, chunk_at_work, ended
 from worker.celery_app import QUEUES
 from worker.queue import CeleryQueue
 
 pytestmark = pytest.mark.server
-
-ROWS = 400_000
-LOCAL = Caller("local", "request-1")
-
-
-@pytest.fixture
-def services(server_settings):
-    redis.Redis.from_url(server_settings.redis_url).flushall()
-    built = build_services(server_settings, CeleryQueue(server_settings))
-    yield built
-    built.store.close()
-
-
-@pytest.fixture
-def start_worker(server_settings, start_program, services) -> Callable[[], ServerProcess]:
-    def start() -> ServerProcess:
-        known = {worker.worker_id for worker in services.store.live_workers(1000)}
-        program = start_program(["celery", "-A", "worker", "worker", "-c", "1"], environment_of(server_settings))
-        wait_until(
-            lambda: {worker.worker_id for worker in services.store.live_workers(5)} - known,
-            f"the start of a worker, see {program.log}",
-        )
-        return program
-
-    return start
-
-
-@pytest.fixture
-def upload(services, tmp_path) -> Callable[[int], Job]:
-    def send(rows: int) -> Job:
-        path = tmp_path / "received"
-        ids = [*CUSTOMERS, "nobody"]
-        path.write_text("n,customer_id\n" + "".join(f"{row},{ids[row % len(ids)]}\n" for row in range(rows)))
-        return services.bulk.upload(path, "customers.csv", LOCAL)
-
-    return send
-
-
-def in_the_middle(services: Services, job: Job) -> bool:
-    seen = services.store.get(job.job_id)
-    return seen.status == "processing" and seen.rows_processed > 0
-
-
-def ended(services: Services, job: Job) -> Job:
-    """The job when it is over; fails if it is not completed."""
-    wait_until(lambda: services.store.get(job.job_id).status in ("completed", "failed"), "the end of the job")
-    done = services.store.get(job.job_id)
-    assert done.status == "completed", done
-    return done
 
 
 def check_result(services: Services, job: Job, rows: int) -> None:
@@ -95,8 +44,13 @@ def check_result(services: Services, job: Job, rows: int) -> None:
     assert done.statistics["distinct_customers"] == len(CUSTOMERS)
 
 
-def children_of(program: ServerProcess) -> list[int]:
-    return [child.pid for child in psutil.Process(program.pid).children()]
+def attempts(services: Services, job: Job, number: int) -> int:
+    """Of one chunk."""
+    (chunk,) = [step for step in services.store.steps(job.job_id) if (step.kind, step.number) == (SCORE, number)]
+    return chunk.attempts
+
+
+# ---- what a worker does
 
 
 def test_a_worker_does_a_job_and_its_conversion_and_its_parent_stays_light(services, start_worker, upload):
@@ -112,80 +66,110 @@ def test_a_worker_does_a_job_and_its_conversion_and_its_parent_stays_light(servi
     assert '"request_id": "request-1"' in worker.log.read_text()
 
 
-def test_a_pool_process_killed_in_the_middle_of_a_job_loses_nothing(services, start_worker, upload):
+def test_a_worker_says_which_queues_it_consumes_and_leaves_the_others_alone(services, start_worker, upload):
+    start_worker("-Q", "training,finishing")
+    (worker,) = services.steps.live_workers(100)
+    assert list(worker.queues) == ["finishing", "training"]
+    job = upload(10)
+    start_worker("-Q", "bulk")
+    ended(services, job)
+    start_worker()
+    assert sorted(sorted(one.queues) for one in services.steps.live_workers(100)) == [
+        ["bulk"],
+        ["bulk", "finishing", "training"],
+        ["finishing", "training"],
+    ]
+
+
+# ---- what is killed
+
+
+def test_the_chunk_of_a_killed_pool_process_is_taken_up_at_once(services, start_worker, upload, worker_settings):
     worker = start_worker()
     job = upload(ROWS)
-    wait_until(lambda: in_the_middle(services, job), "the first progress")
+    chunk = chunk_at_work(services, job)
     for child in children_of(worker):
         os.kill(child, signal.SIGKILL)
-    assert ended(services, job).attempts >= 2
+    ended(services, job, seconds=worker_settings.lease_seconds / 2)
+    assert attempts(services, job, chunk.number) == 2
     check_result(services, job, ROWS)
+
+
+def test_a_chunk_that_kills_its_process_each_time_is_given_up_alone(services, start_worker, upload, worker_settings):
+    worker = start_worker(MAX_ATTEMPTS="2")
+    job = upload(ROWS)
+    poison = chunk_at_work(services, job).number
+    for _ in range(2):
+        wait_until(lambda: is_at_work(services, job, poison), "the poisonous chunk")
+        for child in children_of(worker):
+            os.kill(child, signal.SIGKILL)
+        wait_until(lambda: not is_at_work(services, job, poison), "the end of its lease", 10)
+    done = ended(services, job, seconds=worker_settings.lease_seconds / 2)
+    chunks = [step for step in services.store.steps(job.job_id) if step.kind == SCORE]
+    assert [step.number for step in chunks if step.status == GIVEN_UP] == [poison]
+    assert {step.status for step in chunks if step.number != poison} == {DONE}
+    assert done.rows_processed == ROWS
+
+
+def is_at_work(services: Services, job: Job, number: int) -> bool:
+    return any(
+        (step.kind, step.number, step.status) == (SCORE, number, LEASED) for step in services.store.steps(job.job_id)
+    )
 
 
 def test_a_worker_killed_in_the_middle_of_a_job_loses_nothing(services, start_worker, upload):
-    worker = start_worker()
+    worker = start_worker(LEASE_SECONDS="3")
     job = upload(ROWS)
-    wait_until(lambda: in_the_middle(services, job), "the first progress")
+    chunk = chunk_at_work(services, job)
     for pid in (worker.pid, *children_of(worker)):
         os.kill(pid, signal.SIGKILL)
     worker.process.wait()
-    start_worker()
-    assert ended(services, job).attempts >= 2
+    start_worker(LEASE_SECONDS="3")
+    ended(services, job)
+    assert attempts(services, job, chunk.number) == 2
     check_result(services, job, ROWS)
 
 
-def test_a_worker_that_is_told_to_stop_hands_its_job_on_at_once(services, start_worker, upload):
-    worker = start_worker()
-    job = upload(3 * ROWS)
-    wait_until(lambda: in_the_middle(services, job), "the first progress")
-    worker.process.send_signal(signal.SIGTERM)
-    worker.process.wait(timeout=20)
-    handed_on = services.store.get(job.job_id)
-    assert handed_on.status == "completed" or (handed_on.status, handed_on.attempts) == ("queued", 0)
-    assert [one.pid for one in services.store.live_workers(1000)] == []
-    start_worker()
-    ended(services, job)
-    check_result(services, job, 3 * ROWS)
+# ---- what the queue loses or doubles
 
 
-def test_an_emptied_queue_loses_no_job(services, start_worker, upload, server_settings, monkeypatch):
+def test_an_emptied_queue_loses_no_job(services, start_worker, upload, worker_settings):
     jobs = [upload(1000) for _ in range(3)]
-    redis.Redis.from_url(server_settings.redis_url).flushall()
+    redis.Redis.from_url(worker_settings.redis_url).flushall()
     start_worker()
     for job in jobs:
         ended(services, job)
         check_result(services, job, 1000)
 
 
-def test_a_message_delivered_many_times_runs_the_job_once(services, start_worker, upload, server_settings):
+def test_a_message_delivered_many_times_runs_each_step_once(services, start_worker, upload, worker_settings):
     job = upload(1000)
     for _ in range(5):
-        CeleryQueue(server_settings).send("bulk", job.job_id)
+        CeleryQueue(worker_settings).send("bulk", job.job_id)
     start_worker()
-    done = ended(services, job)
-    wait_until(lambda: CeleryQueue(server_settings).depth("bulk") == 0, "the end of the messages")
-    assert (done.attempts, done.fence) == (1, 1)
-    assert services.store.get(job.job_id) == done
+    ended(services, job)
+    wait_until(lambda: CeleryQueue(worker_settings).depth("bulk") == 0, "the end of the messages")
+    assert {(step.attempts, step.fence) for step in services.store.steps(job.job_id)} == {(1, 1)}
 
 
-def test_each_queue_has_its_own_messages(server_settings, services):
-    queue = CeleryQueue(server_settings)
+def test_each_queue_has_its_own_messages(worker_settings, services):
+    queue = CeleryQueue(worker_settings)
     for count, name in enumerate(QUEUES, start=1):
         for _ in range(count):
             queue.send(name, "no-such-job")
     assert [queue.depth(name) for name in QUEUES] == [1, 2, 3]
 
 
-def test_messages_carry_ids_only(server_settings, services, upload):
+def test_messages_carry_ids_only(worker_settings, services, upload):
     upload(10)
-    raw = redis.Redis.from_url(server_settings.redis_url).lrange("bulk", 0, -1)[0]
+    raw = redis.Redis.from_url(worker_settings.redis_url).lrange("bulk", 0, -1)[0]
     assert len(raw) < 2000
     assert b"customers.csv" not in raw
 
 
-def test_an_upload_while_redis_is_away_runs_when_it_is_back(server_settings, services, tmp_path, start_worker):
-    away = replace(server_settings, redis_url="redis://127.0.0.1:1/0")
-    built = build_services(away, CeleryQueue(away), store=services.store, objects=services.objects)
+def test_an_upload_while_redis_is_away_runs_when_it_is_back(worker_settings, services, tmp_path, start_worker):
+    away = replace(worker_settings, redis_url="redis://127.0.0.1:1/0")
+    built = build_services(away, CeleryQueue(away), tables=(services.store, services.steps), objects=services.objects)
     path = tmp_path / "received"
     path.write_text("customer_id\nC00001\n")
     job = built.bulk.upload(path, "a.csv", LOCAL)
