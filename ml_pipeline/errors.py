@@ -100,16 +100,60 @@ class UnreadableFile(CustomerFileError):
     """The content is not what the name says, or is damaged."""
 
 
+class MisnamedFile(UnreadableFile):
+    """The content is of another kind than the name says."""
+
+
+class DamagedFile(UnreadableFile):
+    """The file is of a kind that is read, but cut off or broken."""
+
+
+class PasswordProtected(UnreadableFile):
+    """The file is locked by a password or otherwise encrypted."""
+
+
+class NoWorksheet(UnreadableFile):
+    """A workbook has charts or macros, but no sheet of cells."""
+
+
+class UnknownSheet(CustomerFileError):
+    """The workbook has no sheet of the name that was asked for."""
+
+
+class NestedColumn(CustomerFileError):
+    """A Parquet column holds lists, records or raw bytes instead of one value per row."""
+
+
 class UnevenRow(CustomerFileError):
-    """A row has another number of cells than the header."""
+    """A row has more cells than the header."""
 
 
-class TooManyColumns(CustomerFileError):
+class FileTooLarge(CustomerFileError):
+    """Base of what is larger than is taken: rows, columns, cells, bytes once unpacked, memory to open it."""
+
+
+class TooManyColumns(FileTooLarge):
     """The header has more columns than are taken."""
 
 
-class TooManyCells(CustomerFileError):
+class TooManyRows(FileTooLarge):
+    """The file has more rows than are taken."""
+
+
+class TooManyCells(FileTooLarge):
     """A sheet spans more cells than are read."""
+
+
+class RowsTooLong(FileTooLarge):
+    """One row, or the rows of one chunk together, hold more bytes than are taken."""
+
+
+class UnpacksTooLarge(FileTooLarge):
+    """A compressed file unpacks to more bytes than are taken."""
+
+
+class TooLargeToOpen(FileTooLarge):
+    """Opening the file takes more memory or time than a reader is given."""
 
 
 class DoesNotFitXlsx(CustomerFileError):
@@ -150,3 +194,7 @@ class UnboundedMean(NoConvergence):
 
 class FeatureLeak(PipelineError):
     """A column of the training matrix knows what happened on or after its as_of."""
+
+
+class ReaderLost(Exception):
+    """The process that was reading a file was ended from outside, or met a fault of our own: no fault of the file."""

@@ -1,25 +1,31 @@
-"""What a file of customers is and how it is to be read: its format, its header, which column holds the ids, and how its text is written."""
+"""What a file of customers is and how it is to be read: format, header, id column, and how its text is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from ml_pipeline.errors import TooManyColumns, TooManyRows
 
 CSV = "csv"
 XLSX = "xlsx"
 XLS = "xls"
 PARQUET = "parquet"
 GZIP = "gzip"
-ACCEPTED = "Send a .csv (comma, semicolon or tab; UTF-8 or Windows-1252) or an .xlsx file with one header row."
+COLUMNS_LIMIT = 16_384
+ACCEPTED = (
+    "Send a .csv (comma, semicolon, tab or |; UTF-8, UTF-16 or Windows-1252; also as .csv.gz), an .xlsx, an .xls or a "
+    ".parquet file with one header row."
+)
 
 
 @dataclass(frozen=True)
 class FileShape:
     """What was detected in a file.
 
-    format: csv, xlsx, xls or parquet. compression: gzip around a CSV, else None. For CSV: delimiter, quote, encoding (a Python
-    codec), the sign before decimals ("." or ",") and after how many records, blank ones included, the header ends. For a
-    workbook: the sheet that is read and the names of all worksheets. header is empty for a workbook too large to open at once:
-    it is known when the job reads it.
+    format: csv, xlsx, xls or parquet. compression: gzip around a CSV, else None. For a CSV: delimiter, quote, encoding (a
+    Python codec), the sign before decimals ("." or ",") and after how many records, blank ones included, the header ends. For
+    a workbook: the sheet that is read and the names of all worksheets. header is empty for a workbook too large to open at
+    once: it is known when the job reads it.
     """
 
     format: str
@@ -50,3 +56,25 @@ class FileShape:
         return cls(
             **{**parameters, "header": tuple(parameters["header"]), "sheets": tuple(parameters.get("sheets", ()))}
         )
+
+
+def check_width(columns: int, columns_limit: int) -> None:
+    """Raises TooManyColumns for a header of more columns than the limit."""
+    if columns > columns_limit:
+        raise TooManyColumns(
+            f"The header has {columns:,} columns; at most {columns_limit:,} are taken. Leave some out."
+        )
+
+
+def check_height(rows: int, rows_limit: int | None) -> None:
+    """Raises TooManyRows once more rows have been seen than the limit; None: no limit."""
+    if rows_limit is not None and rows > rows_limit:
+        raise TooManyRows(
+            f"The file has more than {rows_limit:,} rows below its header, which is the most that is taken. Split it "
+            "(the operator can raise MAX_ROWS)."
+        )
+
+
+def shown_names(header: Sequence[str]) -> str:
+    """The first names of a header, each cut short, for a message."""
+    return ", ".join(name[:40] for name in header[:8]) + (", …" if len(header) > 8 else "")

@@ -1,0 +1,125 @@
+"""Workbooks and Parquet files, read by a process of its own, which a hostile file may end without ending this one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import pyarrow as pa
+
+from ml_pipeline import errors
+from ml_pipeline.errors import CustomerFileError, ReaderLost, TooLargeToOpen
+from ml_pipeline.reader_process import BATCH, MEMORY_BYTES, TOO_LARGE
+
+ENDED_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE}
+"""Signals by which someone ends a process; by all others, the kernel ends it for what it does."""
+GRACE_SECONDS = 5
+
+
+class IsolatedRows:
+    """A file that another process is reading: first what was found on opening it, then its rows. Use it in a `with` block."""
+
+    def __init__(
+        self,
+        path: Path,
+        file_format: str,
+        saw: Callable[[int], None],
+        *,
+        columns_limit: int,
+        sheet: str | None = None,
+        rows_per_chunk: int = 0,
+        only: int | None = None,
+        memory: int = MEMORY_BYTES,
+    ) -> None:
+        """rows_per_chunk 0: only the description. only: the one column that is needed."""
+        self._saw = saw
+        request = {
+            "path": str(path.resolve()),
+            "format": file_format,
+            "sheet": sheet,
+            "rows_per_chunk": rows_per_chunk,
+            "only": only,
+            "columns_limit": columns_limit,
+            "memory": memory,
+            "parent": os.getpid(),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ml_pipeline.reader_process", json.dumps(request)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+        )
+        assert self._process.stdout is not None
+        self._output: IO[bytes] = self._process.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._output.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    def opened(self) -> Mapping[str, Any]:
+        """header; for a workbook sheet and sheets; for Parquet rows. Raises a CustomerFileError, ReaderLost."""
+        while True:
+            news = self._frame()
+            if isinstance(news, dict) and "opened" in news:
+                return dict(news["opened"])
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, once `opened` has answered. Raises a CustomerFileError, ReaderLost."""
+        while True:
+            frame = self._frame()
+            if isinstance(frame, pa.RecordBatch):
+                yield frame
+            elif "done" in frame:
+                return
+
+    def _frame(self) -> pa.RecordBatch | dict[str, Any]:
+        head = self._output.read(9)
+        payload = self._output.read(int.from_bytes(head[1:], "big")) if len(head) == 9 else b""
+        if len(head) < 9 or len(payload) < int.from_bytes(head[1:], "big"):
+            raise self._ending()
+        if head[:1] == BATCH:
+            with pa.ipc.open_stream(payload) as stream:
+                return stream.read_next_batch()
+        news: dict[str, Any] = json.loads(payload)
+        if "error" in news:
+            raise _error_named(news["error"])(news["message"])
+        if "fault" in news:
+            raise ReaderLost(f"The process that read the file met an error of its own: {news['fault']}.")
+        if "saw" in news:
+            self._saw(news["saw"])
+        return news
+
+    def _ending(self) -> Exception:
+        """Why the process ended in the middle of its work."""
+        try:
+            code = self._process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = 0
+        if code < 0 and -code not in ENDED_FROM_OUTSIDE:
+            return TooLargeToOpen(TOO_LARGE)
+        return ReaderLost(f"The process that read the file was ended before it was done (exit code {code}).")
+
+
+def _error_named(name: str) -> type[CustomerFileError]:
+    found = getattr(errors, name)
+    assert issubclass(found, CustomerFileError)
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """One thread, memory of the C library (whose limit is obeyed), and this very package."""
+    package = str(Path(__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
