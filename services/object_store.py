@@ -201,9 +201,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
-    except OSError as problem:
-        if problem.errno in NO_SPACE:
-            raise
+    except OSError:
         shutil.copyfile(source, target)
         _sync(target)
 

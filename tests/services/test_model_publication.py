@@ -1,8 +1,10 @@
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -247,6 +249,19 @@ def test_a_pair_that_is_opened_again_counts_as_used(worker, pair):
 def open_elsewhere(folder: Path, shared: Path, bundle_id: str, snapshot_id: str) -> int:
     registry = ModelRegistry(folder / "models", FolderStore(shared), folder / "var" / "models")
     return registry.pair(bundle_id, snapshot_id).snapshot.n_customers
+
+
+def test_one_fetches_and_the_others_wait_for_it(worker, objects, pair, caplog):
+    registries = [ModelRegistry(worker.models, objects, worker.cache) for _ in range(8)]
+    begin = threading.Barrier(len(registries))
+
+    def open_pair(registry: ModelRegistry) -> int:
+        begin.wait()
+        return registry.pair(pair.bundle_id, pair.snapshot_id).snapshot.n_customers
+
+    with caplog.at_level(logging.INFO, logger="services.model_publication"), ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(open_pair, registries)) == {3}
+    assert [record.kind for record in caplog.records] == ["versions", "snapshots"]
 
 
 def test_processes_and_threads_that_fetch_at_once_all_open_the_pair(worker, pair, tmp_path):
