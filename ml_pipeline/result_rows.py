@@ -4,6 +4,7 @@ The bulk job and the command line both use it, so that they give the same column
 """
 
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -23,6 +24,10 @@ FAILED = "failed"
 PLAIN_NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)*([eE][+-]?[0-9]+)?$"
 FORMULA_START = r"^[=+\-@\t\r]"
 """Text that a spreadsheet would run when it opens the file (CWE-1236), unless it is a plain number."""
+PLAIN = np.isin(np.arange(256), np.frombuffer((string.ascii_letters + string.digits + "_-").encode(), np.uint8))
+"""Which bytes are a sign of an id that is looked up as it is written."""
+LONGEST_NULL = 4
+"""Signs of the longest text that means nothing and has only plain signs."""
 NEEDS_QUOTES = '[",\r\n]'
 
 
@@ -45,9 +50,22 @@ def find_id_column(header: Sequence[str]) -> IdColumn:
 
 def lookup_ids(cells: pa.Array) -> pa.Array:
     """Cells as the ids that are looked up: `schema.canonical_id`, vectorised. '' for nothing. string -> string."""
+    if _are_plain(cells):
+        return cells
     ids = pc.replace_substring_regex(cells, OUTER_WHITESPACE, "")
     ids = pc.replace_substring_regex(ids, NULL_TEXT, "")
     return pc.replace_substring_regex(ids, SPREADSHEET_INTEGER, r"\1")
+
+
+def _are_plain(cells: pa.Array) -> bool:
+    """Whether all are ids of nothing but PLAIN signs, and longer than any text that means nothing: most files' ids."""
+    if cells.null_count or not pa.types.is_string(cells.type) or not len(cells):
+        return False
+    _validity, offsets, values = cells.buffers()
+    ends = np.frombuffer(offsets, np.int32)[cells.offset : cells.offset + len(cells) + 1]
+    if np.diff(ends).min() <= LONGEST_NULL:
+        return False
+    return bool(PLAIN[np.frombuffer(values, np.uint8)[ends[0] : ends[-1]]].all())
 
 
 @dataclass(frozen=True)
