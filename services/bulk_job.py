@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ml_pipeline.customer_files import RowCounts, describe_upload, ids_of, read_rows
+from ml_pipeline.customer_files import RowCounts, check_header, ids_of, open_rows, read_rows
 from ml_pipeline.file_shape import FileShape
 from ml_pipeline.file_statistics import statistics_of
 from ml_pipeline.result_files import assemble_result
 from ml_pipeline.result_parts import write_part
 from ml_pipeline.result_rows import answer_rows, failed_rows, result_header
 from ml_pipeline.snapshot import Snapshot, result_columns
-from services.chunk_staging import ChunkStaging, rows_of_a_chunk
+from services.chunk_staging import ChunkStaging
 from services.dispatcher import Dispatcher
 from services.errors import ObjectStoreUnavailable
 from services.job_files import (
@@ -41,7 +41,7 @@ from services.job_table import GIVEN_UP, SCORE, Job, Lease, Step
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore
 from services.step_store import StepStore
-from services.uploads import UploadLimits, check_shape, file_metadata
+from services.uploads import UploadLimits, file_metadata
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +75,11 @@ class BulkJobs:
     def read(self, job: Job, step: Step, lease: Lease) -> None:
         """Cuts the upload into chunks. Raises a CustomerFileError or TooManyRows for a file that is not taken."""
         job, model = self._pinned(job, lease)
+        chunks = _chunks(self._store.steps(job.job_id))
+        staging = ChunkStaging(lease, chunks, self._steps, self._objects, self._dispatcher)
         with self._objects.local(job.parameters["upload_key"]) as upload:
-            shape = self._read_shape(job, upload, model.snapshot)
-            staging = ChunkStaging(
-                lease, _chunks(self._store.steps(job.job_id)), self._steps, self._objects, self._dispatcher
-            )
-            counts = staging.stage_all(
-                upload, shape, rows_of_a_chunk(shape, self._rows_per_chunk), self._limits, _counted(job)
-            )
+            shape, batches = self._opened(job, upload, staging, model.snapshot)
+            counts = staging.stage_all(batches, shape, _counted(job))
         name, size = str(job.parameters["filename"]), int(job.parameters["size"])
         self._steps.finish_reading(lease, file_metadata(name, size, shape, counts), counts.rows)
 
@@ -97,15 +94,22 @@ class BulkJobs:
     def _pair(self, job: Job) -> Model:
         return self._registry.pair(str(job.bundle_id), str(job.snapshot_id))
 
-    def _read_shape(self, job: Job, upload: Path, snapshot: Snapshot) -> FileShape:
-        """As recorded; a workbook that was too large for the upload's answer is opened and judged here."""
+    def _opened(
+        self, job: Job, upload: Path, staging: ChunkStaging, snapshot: Snapshot
+    ) -> tuple[FileShape, Iterator[pa.RecordBatch]]:
+        """The shape as recorded, and the rows; a workbook that was too large for the upload's answer is judged here."""
         shape = FileShape.from_parameters(job.parameters["shape"])
-        if shape.header:
-            return shape
-        shape = describe_upload(upload, str(job.parameters["filename"]))
-        check_shape(shape, self._limits, snapshot)
-        keep_shape(job.job_id, shape, self._objects)
-        return shape
+        if not shape.header:
+            narrow = staging.rows_per_chunk(1, self._rows_per_chunk)
+            limits = {"columns_limit": self._limits.columns, "rows_limit": self._limits.rows}
+            name = str(job.parameters["filename"])
+            shape, batches = open_rows(upload, name, narrow, staging.saw, sheet=shape.sheet, **limits)
+            check_header(shape, snapshot)
+            keep_shape(job.job_id, shape, self._objects)
+            if staging.rows_per_chunk(len(shape.header), self._rows_per_chunk) == narrow:
+                return shape, batches
+        rows_per_chunk = staging.rows_per_chunk(len(shape.header), self._rows_per_chunk)
+        return shape, read_rows(upload, shape, rows_per_chunk, staging.saw, self._limits.rows)
 
     # ---- score
 

@@ -259,6 +259,7 @@ class BulkService:
     def delete(self, job_id: str, caller: Caller) -> None:
         """Removes a job, its upload and its results. Raises JobInProgress while a worker is at it."""
         job = self.status(job_id, caller)
+        self._results.stop_conversions(job)
         self._store.delete(job.job_id)
         self._objects.delete_below(job.job_id)
         log.info("job deleted", extra={"job_id": job.job_id})

@@ -1,14 +1,14 @@
 """What a caller can fetch of a job: its result, the result in another format, what is done so far, and its customers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ml_pipeline.errors import DoesNotFitXlsx
 from ml_pipeline.file_statistics import list_customers
-from ml_pipeline.result_files import MEDIA_TYPES, XLSX_ROWS, assemble_result
+from ml_pipeline.result_files import FORMATS, MEDIA_TYPES, XLSX_ROWS, assemble_result
 from ml_pipeline.result_rows import result_header
 from ml_pipeline.snapshot import result_columns
 from services.dispatcher import Dispatcher
@@ -17,6 +17,7 @@ from services.errors import (
     JobCancelled,
     JobFailed,
     JobNotFinished,
+    JobOver,
     ObjectStoreUnavailable,
 )
 from services.job_files import customers_key, read_positions, shape_of
@@ -106,11 +107,20 @@ class JobResults:
             return _result_file(job, conversion, wanted)
         return ConversionUnderWay(job.job_id, wanted)
 
+    def stop_conversions(self, job: Job) -> None:
+        """Whoever turns the result into another format finds out at his next write that nobody waits for it."""
+        for result_format in FORMATS:
+            conversion = self._store.variant(job.job_id, CONVERSION, result_format)
+            if conversion is not None and conversion.status in OPEN:
+                with suppress(JobOver):  # it has ended just now
+                    self._store.cancel(conversion.job_id)
+
     @contextmanager
     def partial(self, job: Job) -> Iterator[PartialFile]:
         """The rows of the chunks that are done, in the result's own format; of a completed job its result.
 
-        The file is gone when the block ends. Raises JobNotFinished, JobFailed or JobCancelled when there is none yet.
+        In a workbook each row stands where it will stand in the result, and those in between are empty. The file is gone when
+        the block ends. Raises JobNotFinished, JobFailed or JobCancelled when there is none yet.
         """
         with ExitStack() as files:
             yield self._opened(job, files)

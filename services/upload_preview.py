@@ -1,6 +1,7 @@
 """What would be made of a file, without starting a job: how it is read, what its ids look like, who of them is known."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_pipeline.cells import text_of
-from ml_pipeline.customer_files import describe_upload, ids_of, read_rows
+from ml_pipeline.customer_files import cheap_to_count, ids_of
 from ml_pipeline.file_shape import FileShape
 from ml_pipeline.schema import MAX_ID_LENGTH
 from ml_pipeline.snapshot import Snapshot
-from services.uploads import IdCounts, UploadLimits, check_shape, file_metadata, is_counted_at_once
+from services.uploads import IdCounts, UploadLimits, file_metadata, opened
 
-CHECKED_ROWS = 50_000
-"""Of a large file only so many rows are looked at."""
 SHOWN_ROWS = 5
 SHOWN_IDS = 10
 LONGEST_SHOWN = 200  # of a cell, in characters
@@ -31,13 +30,11 @@ def preview_of(
     """
     size = path.stat().st_size
     limits.check_size(size)
-    shape = describe_upload(path, filename)
-    check_shape(shape, limits, snapshot)
-    is_whole = is_counted_at_once(size)
+    is_whole = cheap_to_count(path)
+    shape, batches = opened(path, filename, sheet, limits, snapshot)
     look = _Look(shape, snapshot)
-    for rows in _batches(path, shape, is_whole):
+    for rows in batches if is_whole else islice(batches, 1):
         look.add(rows)
-        limits.check_rows(look.ids.rows, are_all=False)
     counts = look.ids.counts() if is_whole else None
     found = look.found()
     return {
@@ -45,13 +42,6 @@ def preview_of(
         **found,
         "warnings": _warnings(shape, snapshot, found, is_whole),
     }
-
-
-def _batches(path: Path, shape: FileShape, is_whole: bool) -> Iterator[pa.RecordBatch]:
-    for rows in read_rows(path, shape, CHECKED_ROWS):
-        yield rows
-        if not is_whole:
-            return
 
 
 class _Look:

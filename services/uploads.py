@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_pipeline.customer_files import RowCounts, check_header, count_rows, describe_upload
-from ml_pipeline.errors import TooManyColumns, TooManyRows
+from ml_pipeline.customer_files import RowCounts, cheap_to_count, check_header, describe_upload, ids_of, open_rows
 from ml_pipeline.file_shape import CSV, FileShape
 from ml_pipeline.schema import MAX_ID_LENGTH
 from ml_pipeline.snapshot import Snapshot
 from services.errors import InvalidRequest, RequestTooLarge
 
 MB = 1024 * 1024
-FULL_PARSE_BYTES = 20_000_000
-"""Larger files are counted by the job, so that the upload is answered at once."""
+ROWS_AT_ONCE = 50_000
 LONGEST_NAME = 200
 LONGEST_KEY = 255
 
@@ -39,23 +37,6 @@ class UploadLimits:
             raise RequestTooLarge(
                 f"The file has {size / MB:,.1f} MB; at most {self.bytes / MB:,.0f} MB are taken. Split it "
                 "(the operator can raise MAX_UPLOAD_MB)."
-            )
-
-    def check_columns(self, shape: FileShape) -> None:
-        """Raises TooManyColumns. A header that is not read yet passes."""
-        if len(shape.header) > self.columns:
-            raise TooManyColumns(
-                f"The file has {len(shape.header):,} columns; at most {self.columns:,} are taken. Leave out those that "
-                "the result does not need (the operator can raise MAX_COLUMNS)."
-            )
-
-    def check_rows(self, rows: int, are_all: bool = True) -> None:
-        """Raises TooManyRows. are_all=False: there may be more than these."""
-        if rows > self.rows:
-            has = f"{rows:,} rows" if are_all else "more rows than that"
-            raise TooManyRows(
-                f"At most {self.rows:,} rows below the header are taken; the file has {has}. Split it "
-                "(the operator can raise MAX_ROWS)."
             )
 
 
@@ -100,35 +81,40 @@ def plain_name(filename: str) -> str:
     return "".join(sign for sign in name if sign.isprintable()).strip()[-LONGEST_NAME:]
 
 
-def is_counted_at_once(size: int) -> bool:
-    """Whether a file of so many bytes is read to its end before the upload is answered."""
-    return size <= FULL_PARSE_BYTES
-
-
-def check_shape(shape: FileShape, limits: UploadLimits, snapshot: Snapshot | None) -> None:
-    """What a header can tell: raises TooManyColumns, or MissingHeader when it names one of the snapshot's customers."""
-    limits.check_columns(shape)
-    if snapshot is not None:
-        check_header(shape, snapshot)
-
-
 def looked_at(
     path: Path, filename: str, sheet: str | None, limits: UploadLimits, snapshot: Snapshot | None
 ) -> tuple[FileShape, RowCounts | None]:
-    """What an upload is, and its counts where counting is cheap.
+    """What an upload is, and its counts where counting is cheap. snapshot: of whom is known, None where no model serves.
 
-    Raises a CustomerFileError, RequestTooLarge or TooManyRows for a file that is not taken.
+    Raises RequestTooLarge, or a CustomerFileError for a file that is not taken.
     """
-    size = path.stat().st_size
-    limits.check_size(size)
-    counted = is_counted_at_once(size)
-    shape = describe_upload(path, filename, open_workbooks=counted)
-    check_shape(shape, limits, snapshot)
-    if not (counted and shape.header):
+    limits.check_size(path.stat().st_size)
+    if not cheap_to_count(path):
+        shape = describe_upload(path, filename, sheet, open_workbooks=False, columns_limit=limits.columns)
+        check_named(shape, snapshot)
         return shape, None
-    counts = count_rows(path, shape)
-    limits.check_rows(counts.rows)
-    return shape, counts
+    shape, batches = opened(path, filename, sheet, limits, snapshot)
+    ids = IdCounts()
+    for rows in batches:
+        ids.add(ids_of(rows, shape))
+    return shape, ids.counts()
+
+
+def opened(
+    path: Path, filename: str, sheet: str | None, limits: UploadLimits, snapshot: Snapshot | None
+) -> tuple[FileShape, Iterator[pa.RecordBatch]]:
+    """What an upload is, and its rows, ROWS_AT_ONCE at a time. Raises a CustomerFileError."""
+    shape, batches = open_rows(
+        path, filename, ROWS_AT_ONCE, sheet=sheet, columns_limit=limits.columns, rows_limit=limits.rows
+    )
+    check_named(shape, snapshot)
+    return shape, batches
+
+
+def check_named(shape: FileShape, snapshot: Snapshot | None) -> None:
+    """Raises MissingHeader when the header names one of the customers that are known."""
+    if snapshot is not None:
+        check_header(shape, snapshot)
 
 
 def file_metadata(filename: str, size: int, shape: FileShape, counts: RowCounts | None) -> dict[str, Any]:

@@ -18,13 +18,11 @@ from services.errors import (
     JobInProgress,
     JobNotFinished,
     JobStoreUnavailable,
-    LeaseLost,
     ObjectMissing,
     RequestTooLarge,
     UnknownJob,
 )
 from tests.conftest import CUSTOMERS
-from tests.ml_pipeline.toy_models import write_toy_pair
 
 ADDED = [
     "predicted_total_spend",
@@ -288,7 +286,7 @@ def test_a_conversion_that_fails_is_said_once_and_then_tried_again(services, upl
 
 
 def test_a_large_file_is_counted_by_the_job(services, upload, run_queue, local, monkeypatch):
-    monkeypatch.setattr("services.uploads.FULL_PARSE_BYTES", 10)
+    monkeypatch.setattr("services.uploads.cheap_to_count", lambda _path: False)
     job = upload("customer_id,n\nC00001,1\nC00001,2\n")
     assert job.rows_total is None
     pending = {name for name, value in job.metadata.items() if value is None}
@@ -302,7 +300,7 @@ def test_a_large_file_is_counted_by_the_job(services, upload, run_queue, local, 
 
 
 def test_a_large_workbook_is_opened_by_the_job(services, upload, run_queue, local, monkeypatch):
-    monkeypatch.setattr("services.uploads.FULL_PARSE_BYTES", 10)
+    monkeypatch.setattr("services.uploads.cheap_to_count", lambda _path: False)
     job = upload(workbook([["n", "customer_id"], [1, "C00001"]]), "a.xlsx")
     assert job.metadata["columns"] is None
     run_queue()
@@ -314,7 +312,7 @@ def test_a_large_workbook_is_opened_by_the_job(services, upload, run_queue, loca
 
 
 def test_a_large_workbook_without_a_header_loses_no_customer_to_it(services, upload, run_queue, local, monkeypatch):
-    monkeypatch.setattr("services.uploads.FULL_PARSE_BYTES", 10)
+    monkeypatch.setattr("services.uploads.cheap_to_count", lambda _path: False)
     job = upload(workbook([["C00001"], ["C00002"]]), "a.xlsx")
     run_queue()
     job = services.bulk.status(job.job_id, local)
@@ -324,7 +322,7 @@ def test_a_large_workbook_without_a_header_loses_no_customer_to_it(services, upl
 def test_a_large_file_that_is_broken_further_down_fails_the_job_by_name(
     services, upload, run_queue, local, monkeypatch
 ):
-    monkeypatch.setattr("services.uploads.FULL_PARSE_BYTES", 10)
+    monkeypatch.setattr("services.uploads.cheap_to_count", lambda _path: False)
     job = upload("customer_id,n\nC00001,1\nC00001,2,3\n")
     run_queue()
     job = services.bulk.status(job.job_id, local)
