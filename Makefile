@@ -14,9 +14,11 @@ DATA_DIR ?= pymind_dataset
 PYTEST_OPTIONS ?=
 ACCURACY_OPTIONS ?= --write
 TRUST_OPTIONS ?= --write
+BULK_OPTIONS ?= --write
+CHAOS_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test train sample lint format lock readme accuracy trust clean
+.PHONY: help setup run test train sample lint format lock readme accuracy trust bulk chaos clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -62,6 +64,12 @@ accuracy: $(BENCH_READY) ## measure on public data beside every peer, into docs/
 
 trust: $(BENCH_READY) ## measure intervals, sums, coherence and reasons on public data, into docs/trust.md
 	@$(BIN)/python -m benchmarks.trust $(TRUST_OPTIONS)
+
+bulk: $(DEV_READY) ## measure a million rows in and out beside a data scientist's script, into docs/bulk_speed.md (an hour)
+	@$(BIN)/python -m benchmarks.bulk $(BULK_OPTIONS)
+
+chaos: $(DEV_READY) ## run bulk jobs while workers, web and queue are killed, and compare every result (ten minutes)
+	@$(BIN)/python -m benchmarks.chaos $(CHAOS_OPTIONS)
 
 clean: ## delete what is made (.venv, var, caches); tables and models stay
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -109,9 +109,9 @@ def _progress(report: FormatReport) -> list[Claim]:
         ("first rows done, s after the upload", [run.first_scored for run in report.ours]),
     ):
         known = [moment for moment in moments if moment is not None]
-        goal = FIRST_PROGRESS_GOAL if judged and "done" in what else None
+        limit = FIRST_PROGRESS_GOAL if judged and "done" in what else None
         if known:
-            found.append(_at_most(what, max(known), goal, "{:.2f}"))
+            found.append(_at_most(what, max(known), limit, "{:.2f}"))
     ratios = [run.eta_ratio for run in report.ours if run.eta_ratio is not None]
     if ratios:
         worst = max(ratios, key=lambda ratio: abs(ratio - 1))

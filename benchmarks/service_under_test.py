@@ -26,6 +26,8 @@ from tests.tcp_proxy import TcpProxy
 PROJECT = Path(__file__).resolve().parent.parent
 REDIS, WEB = "redis", "web"
 START_SECONDS = 90.0
+STOP_SECONDS = 0.2
+"""Nothing that is measured comes after it."""
 SOON = Backoff(first_seconds=0.2, ceiling_seconds=0.5)
 """Parts that are killed on purpose come back at once, however often."""
 SAY_INTO_A_FILE = 'log="$1"; shift; exec "$@" >>"$log" 2>&1'
@@ -74,7 +76,7 @@ class ServiceUnderTest:
 
     def _part(self, name: str, command: Sequence[str], folder: Path) -> Part:
         spoken = ("/bin/sh", "-c", SAY_INTO_A_FILE, "sh", str(self.log(name)), *command)
-        return Part(name, spoken, folder, {} if name == REDIS else self._environment)
+        return Part(name, spoken, folder, {} if name == REDIS else self._environment, stop_seconds=STOP_SECONDS)
 
     def log(self, part: str) -> Path:
         """What a part said, over all of its lives."""

@@ -1,0 +1,104 @@
+"""What a chaos run found: the table, and everything that is wrong in words."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.chaos_jobs import Outcome
+from benchmarks.chaos_monkey import BLACK_HOLE, CUT, EMPTY_QUEUE, HAND_OUT, KILLS, Deeds
+
+
+@dataclass(frozen=True)
+class Least:
+    """How much must have happened for a run to say anything."""
+
+    jobs: int
+    kills: int
+    empty: int
+    cuts: int
+    handed_out: int
+
+
+@dataclass
+class ChaosReport:
+    """One run. leavings: what is wrong with the job table and the object store afterwards, in words."""
+
+    seed: int
+    least: Least
+    seconds: float
+    outcomes: Sequence[Outcome]
+    deeds: Deeds
+    lease_lost: int
+    orphan_uploads: int
+    leavings: list[str] = field(default_factory=list)
+
+    @property
+    def cuts(self) -> int:
+        """Times that the link was cut or swallowed everything."""
+        return self.deeds.done[CUT] + self.deeds.done[BLACK_HOLE]
+
+    @property
+    def failures(self) -> list[str]:
+        """Everything that is wrong; empty: the run was passed."""
+        wrong = [
+            f"{outcome.key} ({outcome.upload.path.name}, job {outcome.job_id or 'without id'}): {outcome.verdict or 'no verdict'}"
+            for outcome in self.outcomes
+            if not outcome.is_right
+        ]
+        return [*wrong, *self.leavings, *self._too_little()]
+
+    def _too_little(self) -> list[str]:
+        done = self.deeds.done
+        counts = (
+            ("jobs", len(self.outcomes), self.least.jobs),
+            ("kills", self.deeds.kills, self.least.kills),
+            ("times an empty Redis", done[EMPTY_QUEUE], self.least.empty),
+            ("disturbed links", self.cuts, self.least.cuts),
+            ("steps handed to two workers", done[HAND_OUT], self.least.handed_out),
+        )
+        missed = "; ".join(self.deeds.missed)
+        return [f"only {n} {what} of {least}: {missed}" for what, n, least in counts if n < least]
+
+
+def render(report: ChaosReport) -> str:
+    """The table as Markdown, then the failures."""
+    rows = [
+        ("jobs, all compared with the undisturbed run's", f"{len(report.outcomes)}"),
+        *((f"of them {file_format}", words) for file_format, words in _verdicts(report.outcomes).items()),
+        ("rows", f"{sum(outcome.upload.rows for outcome in report.outcomes):,}"),
+        ("seconds of a job, median and longest", _seconds(report.outcomes)),
+        ("kills with -9", f"{report.deeds.kills}"),
+        *((f"of them {name}", str(report.deeds.done[name])) for name in KILLS),
+        ("link to Redis cut, black-holed", f"{report.deeds.done[CUT]}, {report.deeds.done[BLACK_HOLE]}"),
+        ("steps handed to two workers by a stop", _counted(report.deeds.kinds_handed_out)),
+        ("leases lost, by the workers' own words", f"{report.lease_lost}"),
+        ("connections of callers broken, answers 503", _troubles(report.outcomes)),
+        ("uploads stored and never recorded (removed an hour later)", f"{report.orphan_uploads}"),
+        ("seconds", f"{report.seconds:.0f}"),
+        ("seed", f"{report.seed}"),
+        ("verdict", "passed" if not report.failures else f"**failed** ({len(report.failures)})"),
+    ]
+    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join([*table, *(f"\n- {failure}" for failure in report.failures)]) + "\n"
+
+
+def _verdicts(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    found: dict[str, Counter[str]] = {}
+    for outcome in outcomes:
+        verdict = outcome.verdict if outcome.is_right else "WRONG"
+        found.setdefault(outcome.upload.format.upper(), Counter())[verdict] += 1
+    return {name: _counted(verdicts) for name, verdicts in sorted(found.items())}
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "0"
+
+
+def _seconds(outcomes: Sequence[Outcome]) -> str:
+    seconds = [outcome.seconds for outcome in outcomes] or [0.0]
+    return f"{statistics.median(seconds):.1f}, {max(seconds):.1f}"
+
+
+def _troubles(outcomes: Sequence[Outcome]) -> str:
+    return f"{sum(outcome.broken for outcome in outcomes)}, {sum(outcome.away for outcome in outcomes)}"
