@@ -79,22 +79,9 @@ class TemplateQuery(Message):
     format: Literal["csv", "xlsx"] = "csv"
 
 
-class FileShapeFound(Message):
-    """How a file is read; null where its format has no such thing, or where it is not known yet."""
+class FileMetadata(Message):
+    """What is known of a file and how it is read; null where its format has no such thing, or where it is not known yet."""
 
-    format: str = Field(description="csv, xlsx, xls or parquet.")
-    compression: str | None = Field(None, description="gzip, of a .csv.gz.")
-    id_column: str | None = Field(description="The column that is taken for the customer ids.")
-    id_column_found_by: Literal["name", "position"] | None
-    delimiter: str | None = None
-    quote: str | None = None
-    encoding: str | None = None
-    decimal: str | None = Field(None, description="The sign before decimals: a dot or a comma.")
-    sheet: str | None = Field(None, description="The worksheet that is read.")
-    sheets: list[str] | None = Field(None, description="All worksheets of the workbook.")
-
-
-class FileMetadata(FileShapeFound):
     filename: str
     file_size_bytes: int
     file_size_mb: float
@@ -105,6 +92,16 @@ class FileMetadata(FileShapeFound):
     metadata_status: Literal["complete", "pending"] = Field(
         description="pending: the file is large, and what is null is filled in when it is read."
     )
+    format: str = Field(description="csv, xlsx, xls or parquet.")
+    compression: str | None = Field(None, description="gzip, of a .csv.gz.")
+    id_column: str | None = Field(description="The column that is taken for the customer ids.")
+    id_column_found_by: Literal["name", "position"] | None
+    delimiter: str | None = None
+    quote: str | None = None
+    encoding: str | None = None
+    decimal: str | None = Field(None, description="The sign before decimals: a dot or a comma.")
+    sheet: str | None = Field(None, description="The worksheet that is read.")
+    sheets: list[str] | None = Field(None, description="All worksheets of the workbook.")
 
 
 class UnknownRows(Message):

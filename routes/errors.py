@@ -10,6 +10,7 @@ from werkzeug.exceptions import (
     HTTPException,
     MethodNotAllowed,
     NotFound,
+    RequestedRangeNotSatisfiable,
     RequestEntityTooLarge,
 )
 from werkzeug.exceptions import UnsupportedMediaType as WerkzeugUnsupportedMediaType
@@ -44,6 +45,8 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     services.ObjectStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.CustomerFileError: HTTPStatus.BAD_REQUEST,
     pipeline.UnsupportedFileType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    pipeline.FileTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    pipeline.ReaderLost: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.CustomerListError: HTTPStatus.BAD_REQUEST,
     pipeline.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.DataError: HTTPStatus.CONFLICT,
@@ -57,7 +60,12 @@ IN_WORDS = {
     "list_type": "a JSON list is needed here",
     "bool_parsing": "true or false is needed here",
 }
-RETRY_SECONDS = {services.JobNotFinished: 2, services.JobInProgress: 5, services.ConversionFailed: 5, services.TooManyJobs: 10}
+RETRY_SECONDS = {
+    services.JobNotFinished: 2,
+    services.JobInProgress: 5,
+    services.ConversionFailed: 5,
+    services.TooManyJobs: 10,
+}
 
 
 def status_of(problem: type[BaseException]) -> HTTPStatus | None:
@@ -121,6 +129,8 @@ def _answer_http(problem: HTTPException) -> Response:
     response = error_answer(name, message, problem.code)
     if isinstance(problem, MethodNotAllowed) and problem.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(problem.valid_methods))
+    if isinstance(problem, RequestedRangeNotSatisfiable) and problem.length is not None:
+        response.headers["Content-Range"] = f"{problem.units} */{problem.length}"
     return response
 
 
@@ -140,6 +150,12 @@ def _in_words(problem: HTTPException) -> tuple[str, str]:
         return services.RequestTooLarge.__name__, (
             f"The body is larger than {limit / 1024 / 1024:,.0f} MB, the limit of this route. Send less at once"
             " (the operator can raise MAX_UPLOAD_MB for files)."
+        )
+    if isinstance(problem, RequestedRangeNotSatisfiable):
+        size = f"{problem.length:,}" if problem.length is not None else "fewer"
+        return "RangeNotSatisfiable", (
+            f"The header Range is {request.headers.get('Range', '')[:80]!r}; the file has {size} bytes, numbered from 0, and "
+            "one range of them can be had, for example Range: bytes=0-999. Leave the header out for all of it."
         )
     if isinstance(problem, WerkzeugUnsupportedMediaType):
         return services.UnsupportedMediaType.__name__, "The body is of a type that this route does not take; see /docs."

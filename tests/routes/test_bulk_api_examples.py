@@ -45,7 +45,7 @@ def test_every_example_works_when_it_is_pasted(tmp_path, toy_models, redis_url, 
     assert shell.stderr == ""
     said = shell.stdout.split("\n==\n")
     preview, upload, watched = json.loads(said[0]), json.loads(said[1]), said[2]
-    assert (preview["total_rows"], upload["status"]) == (5, "queued")
+    assert (preview["total_rows"], upload["metadata"]["total_rows"]) == (5, 5)
     assert "event: completed" in watched
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 6
     assert (tmp_path / "predictions.xlsx").read_bytes().startswith(b"PK")

@@ -117,8 +117,8 @@ def test_with_the_queue_away_the_upload_is_taken_and_the_answer_says_so(send, qu
         (b"", "a.csv", 400, "EmptyFile"),
         (b"customer_id,n\n", "a.csv", 400, "NoDataRows"),
         (bytes(range(256)) * 8, "a.csv", 400, "UnreadableFile"),
-        (b"customer_id\nC1\n", "a.xlsx", 400, "UnreadableFile"),
-        (b"customer_id,n\nC1\n", "a.csv", 400, "UnevenRow"),
+        (b"customer_id\nC1\n", "a.xlsx", 400, "MisnamedFile"),
+        (b"customer_id,n\nC1,a,b\n", "a.csv", 400, "UnevenRow"),
         (b"customer_id\nC1\n", "a.docx", 415, "UnsupportedFileType"),
         (b"customer_id\nC1\n", "", 400, "MissingFile"),
     ],
@@ -244,15 +244,15 @@ def client_with(settings, queue, **limits):
 @pytest.mark.parametrize(
     ("limits", "content", "error", "limit"),
     [
-        ({"max_rows": 2}, b"customer_id\n1\n2\n3\n", "TooManyRows", "2"),
-        ({"max_columns": 3}, b"customer_id,a,b,c\n1,2,3,4\n", "TooManyColumns", "3"),
+        ({"max_rows": 2}, b"customer_id\n1\n2\n3\n", "TooManyRows", " 2 rows"),
+        ({"max_columns": 3}, b"customer_id,a,b,c\n1,2,3,4\n", "TooManyColumns", " 3 "),
     ],
 )
 @pytest.mark.parametrize("route", ["/bulk/predict", "/bulk/preview"])
 def test_a_file_over_a_limit_is_413_with_the_limit(settings, queue, route, limits, content, error, limit):
     answer = client_with(settings, queue, **limits).post(route, data={"file": (io.BytesIO(content), "a.csv")})
     assert (answer.status_code, answer.json["error"]) == (413, error)
-    assert f"most {limit} " in answer.json["message"]
+    assert limit in answer.json["message"]
 
 
 def test_one_job_more_than_a_caller_may_have_is_429_until_one_has_ended(settings, queue):
