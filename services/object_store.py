@@ -150,7 +150,7 @@ class FolderStore:
             for path in _listed(self._unfinished):
                 with suppress(FileNotFoundError):  # its writer was quicker
                     if path.stat().st_mtime < cutoff:
-                        path.unlink()
+                        _remove(path)
 
     def check(self) -> None:
         """See ObjectStore."""
@@ -318,14 +318,18 @@ def _newest(folder: Path) -> float | None:
     return None
 
 
+def _remove(path: Path) -> None:
+    if _is_folder(path):
+        _remove_folder(path)
+    else:
+        path.unlink()
+
+
 def _remove_folder(folder: Path) -> None:
     """What others remove or write at the same time is no problem; what they write now stays."""
     for path in _listed(folder):
-        if _is_folder(path):
-            _remove_folder(path)
-        else:
-            with suppress(FileNotFoundError, IsADirectoryError):  # gone, and maybe made anew
-                path.unlink()
+        with suppress(FileNotFoundError, IsADirectoryError):  # gone, and maybe made anew
+            _remove(path)
     try:
         folder.rmdir()
     except FileNotFoundError:

@@ -103,10 +103,13 @@ def test_a_key_cannot_leave_the_folder(objects, key):
 def test_what_dead_processes_left_is_removed_after_a_while(objects, tmp_path):
     folder = tmp_path / "objects" / UNFINISHED
     folder.mkdir(parents=True)
-    old, new = folder / "old", folder / "new"
+    old, new, parts = folder / "old", folder / "new", folder / "parts"
     old.write_text("x")
     new.write_text("x")
-    os.utime(old, (time.time() - 1000, time.time() - 1000))
+    parts.mkdir()
+    (parts / "000001.csv").write_text("a writer may make a folder beside its file")
+    for path in (old, parts):
+        os.utime(path, (time.time() - 1000, time.time() - 1000))
     objects.forget_unfinished(500)
     assert unfinished(objects, tmp_path) == ["new"]
 
