@@ -11,7 +11,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --create-home app \
-    && mkdir -p /data/tables /data/models /data/var \
+    && mkdir -p /data/tables /data/models /data/var /data/objects \
     && chown -R app /data
 COPY --from=packages /opt/venv /opt/venv
 COPY . /srv/customer-spend
@@ -21,7 +21,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     DATA_DIR=/data/tables \
     MODELS_DIR=/data/models \
-    VAR_DIR=/data/var
+    VAR_DIR=/data/var \
+    OBJECTS_DIR=/data/objects
 USER 10001
 VOLUME /data
 EXPOSE 5000
