@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_pipeline.customer_files import RowCounts, cheap_to_count, check_header, describe_upload, ids_of, open_rows
+from ml_pipeline.customer_flags import checked_threshold
 from ml_pipeline.file_shape import CSV, FileShape
 from ml_pipeline.schema import MAX_ID_LENGTH
 from ml_pipeline.snapshot import Snapshot
@@ -54,17 +54,15 @@ class UploadOptions:
     high_value_over: float | None = None
 
     def check(self) -> None:
-        """Raises InvalidRequest for a value that nothing can be done with."""
-        key, threshold = self.idempotency_key, self.high_value_over
+        """Raises InvalidRequest or ImpossibleThreshold for a value that nothing can be done with."""
+        key = self.idempotency_key
         if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
             raise InvalidRequest(
                 f"The Idempotency-Key has {len(key):,} characters; it must be 1 to {LONGEST_KEY} printable ones, "
                 "for example a UUID."
             )
-        if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
-            raise InvalidRequest(
-                f"high_value_over is {threshold}; it must be a number from 0 on, in the shop's currency."
-            )
+        if self.high_value_over is not None:
+            checked_threshold(self.high_value_over)
 
     def digest(self, path: Path) -> str:
         """Of the file's content and all that was said beside it: two requests of one digest ask for the same."""

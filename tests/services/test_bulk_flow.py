@@ -6,7 +6,6 @@ from pathlib import Path
 import openpyxl
 import pyarrow.parquet as pq
 import pytest
-import xlsxwriter
 
 from ml_pipeline.bundle import read_pointer
 from ml_pipeline.errors import MissingHeader, UnreadableFile
@@ -23,47 +22,12 @@ from services.errors import (
     UnknownJob,
 )
 from tests.conftest import CUSTOMERS
-
-ADDED = [
-    "predicted_total_spend",
-    "predicted_electronics_spend",
-    "predicted_grocery_spend",
-    "predicted_sports_spend",
-    "predicted_other_spend",
-    "predicted_total_spend_lower",
-    "predicted_total_spend_upper",
-    "purchase_probability_30d",
-    "segment",
-    "currency",
-    "model_version",
-    "status",
-    "error",
-]
-
-
-@pytest.fixture
-def upload(services, tmp_path, local):
-    def send(content: str | bytes, name: str = "customers.csv", caller: Caller = local):
-        path = tmp_path / "received"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return services.bulk.upload(path, name, caller)
-
-    return send
+from tests.services.bulk_files import ADDED, workbook
 
 
 def read_csv(services, result) -> list[dict[str, str]]:
     with services.objects.local(result.key) as path:
         return list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
-
-
-def workbook(rows: list[list[object]]) -> bytes:
-    buffer = io.BytesIO()
-    book = xlsxwriter.Workbook(buffer, {"in_memory": True, "strings_to_formulas": False})
-    sheet = book.add_worksheet()
-    for number, row in enumerate(rows):
-        sheet.write_row(number, 0, row)
-    book.close()
-    return buffer.getvalue()
 
 
 def test_a_file_comes_back_with_its_rows_in_order_and_the_predictions_beside_them(services, upload, run_queue, local):

@@ -1,0 +1,92 @@
+import os
+import time
+import uuid
+from dataclasses import replace
+
+import pytest
+
+from services.bootstrap import build_services
+from services.errors import UnknownJob
+from services.object_store import UNFINISHED
+from services.retention import Retention
+
+FILE = "customer_id\nC00001\n"
+
+
+def age(folder, seconds):
+    """Makes all files below a folder older."""
+    then = time.time() - seconds
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (then, then))
+
+
+@pytest.fixture
+def tidy(services):
+    """Tidies as if ended jobs were kept for so many days."""
+    return lambda days: Retention(services.store, services.objects, days).tidy()
+
+
+def test_jobs_go_with_their_files_when_their_time_is_over(services, upload, run_queue, local, tidy):
+    ended, waiting = upload(FILE), upload(FILE)
+    services.runner.run(ended.job_id)
+    services.bulk.result(ended.job_id, "parquet", local)
+    services.runner.run(services.store.variant(ended.job_id, "convert_result", "parquet").job_id)
+    time.sleep(0.02)
+    tidy(0.01 / 86_400)
+    with pytest.raises(UnknownJob):
+        services.bulk.status(ended.job_id, local)
+    assert services.objects.names(ended.job_id) == []
+    assert services.bulk.status(waiting.job_id, local).status == "queued"
+    assert len(services.objects.names(waiting.job_id)) == 1
+
+
+@pytest.mark.parametrize("days", [1, 0])
+def test_jobs_stay_until_then_and_for_ever_where_0_days_are_set(services, upload, run_queue, local, tidy, days):
+    job = upload(FILE)
+    run_queue()
+    tidy(days)
+    assert services.bulk.status(job.job_id, local).status == "completed"
+
+
+def test_files_of_a_job_that_nobody_knows_go_after_an_hour(services, upload, settings, tidy):
+    job = upload(FILE)
+    stranger, newcomer = uuid.uuid4().hex, uuid.uuid4().hex
+    for name in (stranger, newcomer):
+        with services.objects.create(f"{name}/parts/000001-1.csv") as path:
+            path.write_text("left behind")
+    for name, seconds in ((job.job_id, 4000), (stranger, 4000), (newcomer, 3000), ("models", 9_000_000)):
+        age(settings.objects_dir / name, seconds)
+    models = services.objects.names("models")
+    tidy(30)
+    assert set(services.objects.folders()) == {job.job_id, newcomer}
+    assert services.objects.names("models") == models != []
+
+
+def test_a_job_whose_result_is_being_converted_stays(services, upload, run_queue, local, tidy):
+    job = upload(FILE)
+    run_queue()
+    services.bulk.result(job.job_id, "parquet", local)
+    services.steps.claim(services.store.variant(job.job_id, "convert_result", "parquet").job_id, "worker-0")
+    time.sleep(0.02)
+    tidy(0.01 / 86_400)
+    assert services.bulk.status(job.job_id, local).status == "completed"
+    assert services.objects.exists(services.bulk.status(job.job_id, local).result_key)
+
+
+def test_what_was_being_written_when_a_process_died_goes_after_a_day(services, settings, tidy):
+    services.objects.check()
+    left = settings.objects_dir / UNFINISHED / "half"
+    left.write_text("half a file")
+    age(settings.objects_dir / UNFINISHED, 90_000)
+    tidy(30)
+    assert not left.exists()
+
+
+def test_the_watchdog_of_a_service_tidies_by_its_settings(settings, queue, upload, services, local):
+    job = upload(FILE)
+    services.runner.run(job.job_id)
+    time.sleep(0.02)
+    strict = replace(settings, retention_days=0.01 / 86_400)
+    build_services(strict, queue, tables=(services.store, services.steps)).watchdog.tidy()
+    with pytest.raises(UnknownJob):
+        services.bulk.status(job.job_id, local)
