@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from services.job_progress import WRITE_SECONDS, progress_of
+from services.job_progress import SUM_SECONDS, WRITE_SECONDS, progress_of
 from services.job_table import DONE, LEASED, READ, SCORE, WAITING, WRITE, Job, Step
 
 ROWS = 50_000
@@ -105,7 +105,7 @@ def course(
         scored.append((begin, end))
         heapq.heappush(free, (end + gap, worker))
     last = max(end for _begin, end in scored)
-    writing = WRITE_SECONDS[file_format] * rows / 1e6 if writing is None else writing
+    writing = (WRITE_SECONDS[file_format] + SUM_SECONDS) * rows / MILLION if writing is None else writing
     return Course(file_format, rows, opened, staged, tuple(scored), last + writing)
 
 
@@ -114,8 +114,8 @@ COURSES = {
     "csv read slowly": course(reading=4.0),
     "csv by one worker": course(workers=1),
     "csv by four workers": course(workers=4, chunk=0.6, first=0.15),
-    "csv on a slow machine": course(chunk=1.6, reading=5.0, first=2.0, writing=1.5),
-    "csv written slowly": course(writing=1.1),
+    "csv on a slow machine": course(chunk=1.6, reading=5.0, first=2.0, writing=4.0),
+    "csv written slowly": course(writing=3.0),
     "xlsx": course("xlsx", opened=6.0, reading=0.8, chunk=0.9),
     "xlsx whose rows fly": course("xlsx", opened=6.0, reading=0.6, chunk=0.3),
     "xlsx by four workers": course("xlsx", opened=6.0, reading=0.8, chunk=0.9, workers=4, first=0.2),
@@ -187,7 +187,7 @@ def test_without_a_worker_there_is_no_eta_and_with_a_new_one_there_is_at_once():
     assert progress_of(job, steps, later)["eta_seconds"] is None
     steps[11] = replace(steps[11], status=LEASED, started_at=later)
     assert progress_of(job, steps, later + 0.5)["eta_seconds"] == pytest.approx(
-        10 - 0.5 + WRITE_SECONDS["csv"], abs=0.2
+        10 - 0.5 + WRITE_SECONDS["csv"] + SUM_SECONDS, abs=0.2
     )
 
 
@@ -204,3 +204,11 @@ def test_a_job_that_has_ended_takes_no_more_time(status, phase, percentage, proc
     shown = progress_of(replace(job, rows_processed=processed), steps, EPOCH + 99)
     assert (shown["phase"], shown["percentage"], shown["eta_seconds"]) == (phase, percentage, 0.0)
     assert shown["rows_per_second"] == processed / 10
+
+
+def test_writing_takes_less_for_fewer_customers():
+    job, steps = half_done()
+    steps = [*steps[:11], step_of(WRITE, LEASED, started_at=EPOCH + 20)]
+    each_once = progress_of(job, steps, EPOCH + 20)["eta_seconds"]
+    few = progress_of(replace(job, metadata={"total_customers": 1000}), steps, EPOCH + 20)["eta_seconds"]
+    assert each_once - few == pytest.approx(SUM_SECONDS * 0.999, abs=0.1)
