@@ -90,3 +90,17 @@ def test_a_black_hole_can_be_cut_and_a_cut_link_blackened(proxy):
     proxy.restore()
     with connect(proxy) as end:
         assert answers(end, b"e")
+
+
+def test_what_is_forgotten_stays_silent_and_new_connections_pass(proxy):
+    with connect(proxy) as end:
+        assert answers(end, b"a")
+        proxy.forget()
+        proxy.restore()
+        with pytest.raises(TimeoutError):
+            answers(end, b"b")
+        with connect(proxy) as new:
+            assert answers(new, b"c")
+        proxy.cut()
+        with pytest.raises(ConnectionError):
+            answers(end, b"d") or answers(end, b"e")

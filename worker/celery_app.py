@@ -11,8 +11,9 @@ from services.job_table import BULK_QUEUE, FINISHING_QUEUE
 
 QUEUES = (BULK_QUEUE, FINISHING_QUEUE, "training")
 TASK = "run_job"
-TRANSPORT = {"socket_connect_timeout": 2, "socket_timeout": 5, "socket_keepalive": True, "health_check_interval": 5}
-"""Of a consumer: it asks every second, and drops a connection whose answer is overdue by 6 to 11 seconds."""
+TRANSPORT = {"socket_connect_timeout": 2, "socket_timeout": 3, "socket_keepalive": True, "health_check_interval": 4}
+"""Of a consumer: it asks every second, takes a connection for dead 5 to 9 seconds after the last answer, and needs
+another socket_timeout to be rid of it."""
 
 
 def build_celery(settings: Settings, transport: dict[str, Any] = TRANSPORT) -> Celery:
@@ -30,6 +31,7 @@ def build_celery(settings: Settings, transport: dict[str, Any] = TRANSPORT) -> C
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
+        worker_consumer="worker.consumer:LoneConsumer",
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_soft_shutdown_timeout=2.0,

@@ -11,10 +11,10 @@ from queue import SimpleQueue
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 7.0
-"""So long Celery may take: two seconds for tasks to end, then the pool's processes and the connections."""
-RELEASE_SECONDS = 1.5
-"""So long the job table may take where Celery took too long."""
+CUT_OFF_SECONDS = 3.0
+"""When tasks have had their two seconds, whatever Celery is at: the pool is killed, and what it held is given back."""
+END_SECONDS = 7.0
+"""So long Celery may take for the rest, its connections above all."""
 EXIT_STATUS = 1
 
 
@@ -40,16 +40,17 @@ class Ending:
 
     def _enforce(self) -> None:
         self._asked.get()
-        time.sleep(GRACE_SECONDS)
+        time.sleep(CUT_OFF_SECONDS)
         for pid in self._pool_pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        last_words = threading.Thread(target=self._say_and_release, name="release", daemon=True)
-        last_words.start()
-        last_words.join(RELEASE_SECONDS)
+        self._in_the_background(self._release)
+        time.sleep(END_SECONDS - CUT_OFF_SECONDS)
+        self._in_the_background(lambda: log.error("worker did not end by itself and is ended by force"))
         os._exit(EXIT_STATUS)
 
-    def _say_and_release(self) -> None:
-        """In a thread that nobody has to wait for: the log may be blocked as well as the job table."""
-        log.error("worker did not end by itself and is ended by force", extra={"seconds": GRACE_SECONDS})
-        self._release()
+    def _in_the_background(self, action: Callable[[], None]) -> None:
+        """Nobody waits long for it: the log may be blocked as well as the job table."""
+        thread = threading.Thread(target=action, name="ending-action", daemon=True)
+        thread.start()
+        thread.join(0.5)

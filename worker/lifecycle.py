@@ -1,10 +1,12 @@
 """What happens in the course of a worker's life: logs, the watchdog, pool processes that come and go, a prompt end."""
 
+import warnings
 from typing import Any
 
 from billiard.exceptions import WorkerLostError
 from celery import Celery, bootsteps, platforms, signals
 from celery.apps.worker import install_worker_term_hard_handler
+from celery.exceptions import CPendingDeprecationWarning
 
 from config import Settings
 from services.logs import configure_logging
@@ -25,6 +27,7 @@ def attach(app: Celery, settings: Settings) -> None:
 
         def start(self, controller: Any) -> None:
             controllers.append(controller)
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)  # on each reconnect, of a setting that is made
             thread.ending.watch()
             _stop_softly_on_sigterm(controller, thread)
 

@@ -97,14 +97,13 @@ class WatchdogThread:
             self._woken.clear()
 
     def _sweep(self) -> None:
-        self._release_lost_processes()
-        self._watchdog.beat(self._me)
+        if not self.ending.has_begun:  # from then on, processes go because the worker goes, which counts as no attempt
+            self._release_lost_processes()
+            self._watchdog.beat(self._me)
         self._watchdog.sweep()
 
     def _release_lost_processes(self) -> None:
         pids = self._pool_pids()
-        if self.ending.has_begun:  # they go because the worker goes, and what they held counts as no attempt
-            return
         for pid in self._known_pids - pids:
             self._watchdog.release_process(pool_process_id(self._me.worker_id, pid))
         self._known_pids = pids
