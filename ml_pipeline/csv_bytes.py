@@ -17,7 +17,9 @@ BLOCK_BYTES = 1 << 20
 
 def open_packed(path: Path, compression: str | None, limit: int = UNPACKED_LIMIT) -> BinaryIO:
     """The bytes of a file, unpacked where it is compressed. Reading raises DamagedFile and UnpacksTooLarge."""
-    return cast(BinaryIO, _Unpacked(path, limit)) if compression == GZIP else path.open("rb")
+    if compression != GZIP:
+        return path.open("rb")
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(path, limit), BLOCK_BYTES))
 
 
 def open_utf8(path: Path, compression: str | None, encoding: str, limit: int = UNPACKED_LIMIT) -> BinaryIO:

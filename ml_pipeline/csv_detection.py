@@ -40,7 +40,7 @@ def describe_csv(path: Path, compression: str | None, columns_limit: int) -> Fil
     quote = _quote(line)
     delimiter = hinted or _delimiter(text, line, quote)
     header, blank, rows = _header(text, delimiter, quote, columns_limit)
-    if not rows and is_whole:
+    if rows == [] and is_whole:
         _refuse_without_rows(header)
     return FileShape(
         CSV,
@@ -49,7 +49,7 @@ def describe_csv(path: Path, compression: str | None, columns_limit: int) -> Fil
         delimiter=delimiter,
         quote=quote,
         encoding=encoding,
-        decimal=_decimal(rows),
+        decimal=_decimal(rows or []),
         header_records=first + blank + 1,
     )
 
@@ -162,8 +162,11 @@ def _records(text: str, delimiter: str, quote: str) -> Iterator[list[str]]:
 # ---- header and decimal sign
 
 
-def _header(text: str, delimiter: str, quote: str, columns_limit: int) -> tuple[list[str], int, list[list[str]]]:
-    """The first record that is not blank, how many blank ones stand before it, and some of those that follow."""
+def _header(text: str, delimiter: str, quote: str, columns_limit: int) -> tuple[list[str], int, list[list[str]] | None]:
+    """The first record that is not blank, how many blank ones stand before it, and some of those that follow.
+
+    None where the records that follow are more than the csv module reads: a cell is longer than its limit.
+    """
     header: list[str] = []
     blank = 0
     rows: list[list[str]] = []
@@ -179,11 +182,12 @@ def _header(text: str, delimiter: str, quote: str, columns_limit: int) -> tuple[
             if len(rows) == JUDGED_RECORDS:
                 break
     except csv.Error:
-        if not rows:
-            raise UnreadableFile(
-                "The first rows cannot be read as CSV: a quote is not closed, or a cell is longer than "
-                f"{csv.field_size_limit() >> 10} kB. {ACCEPTED}"
-            ) from None
+        if header:
+            return header, blank, rows or None
+        raise UnreadableFile(
+            "The header cannot be read as CSV: a quote is not closed, or a name is longer than "
+            f"{csv.field_size_limit() >> 10} kB. {ACCEPTED}"
+        ) from None
     if not header:
         raise EmptyFile(f"The file holds nothing but blanks. {ACCEPTED}")
     return header, blank, rows

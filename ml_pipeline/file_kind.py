@@ -19,6 +19,9 @@ ZIP_MAGIC = b"PK\x03\x04"
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC, ENCRYPTED_PARQUET_MAGIC = b"PAR1", b"PARE"
+BEGINNING, WRITE_PROTECTION, FILE_PASS = 0x809, 0x86, 0x2F
+WORKBOOK_BEGINNINGS = (b"\x09\x08\x10\x00\x00\x06\x05\x00", b"\x09\x08\x08\x00\x00\x05\x05\x00")
+"""The first record of a workbook's stream as Excel 97 and Excel 5 write it ([MS-XLS] 2.4.21)."""
 KINDS_OF_ENDING = {
     ".csv": (CSV,),
     ".txt": (CSV,),
@@ -99,7 +102,7 @@ def _kind_of_archive(path: Path) -> str:
 def _kind_of_compound(path: Path) -> str:
     """Old Excel files and, encrypted, the new ones too are folders in a file, whose names are UTF-16."""
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if _has_entry(content, "EncryptedPackage"):
+        if _has_entry(content, "EncryptedPackage") or _has_file_pass(content):
             raise PasswordProtected(
                 "The workbook is locked by a password. Save it in Excel without one and send it again."
             )
@@ -110,6 +113,17 @@ def _kind_of_compound(path: Path) -> str:
 
 def _has_entry(content: mmap.mmap, name: str) -> bool:
     return content.find(f"{name}\0".encode("utf-16-le")) >= 0
+
+
+def _has_file_pass(content: mmap.mmap) -> bool:
+    """Whether an old workbook is encrypted: FILEPASS is its first record but for the beginning and a write protection."""
+    start = max(content.find(beginning) for beginning in WORKBOOK_BEGINNINGS)
+    while start >= 0:
+        kind = int.from_bytes(content[start : start + 2], "little")
+        if kind not in (BEGINNING, WRITE_PROTECTION):
+            return kind == FILE_PASS
+        start += 4 + int.from_bytes(content[start + 2 : start + 4], "little")
+    return False
 
 
 def _refuse_name(path: Path, suffix: str, kind: str) -> None:

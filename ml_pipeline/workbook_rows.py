@@ -10,7 +10,7 @@ import pyarrow as pa
 import python_calamine as calamine
 
 from ml_pipeline.cells import cell_text, worksheet_column
-from ml_pipeline.errors import EmptyFile, NoDataRows, NoWorksheet, PasswordProtected, UnknownSheet
+from ml_pipeline.errors import EmptyFile, NoDataRows, NoWorksheet, PasswordProtected, UnknownSheet, UnsupportedFileType
 from ml_pipeline.file_shape import ACCEPTED, XLSX, check_width, shown_names
 from ml_pipeline.row_batches import check_bytes
 from ml_pipeline.sheet_extent import check_extent, check_unpacked
@@ -57,11 +57,19 @@ def open_sheet(
 
 
 def check_archive(path: Path) -> None:
-    """Raises UnpacksTooLarge or PasswordProtected for an .xlsx that must not be opened; what zipfile raises if damaged."""
+    """Raises a CustomerFileError for an .xlsx that must not or cannot be opened; what zipfile raises for a damaged one."""
     with zipfile.ZipFile(path) as archive:
         check_unpacked(archive)
         if any(part.flag_bits & 1 for part in archive.infolist()):
             raise PasswordProtected("The workbook's parts are encrypted. Save it in Excel without a password.")
+        folders = {name.lower().rpartition("/")[0] for name in archive.namelist()}
+    if "xl/macrosheets" in folders and "xl/worksheets" in folders:
+        raise UnsupportedFileType(
+            "The workbook has a sheet of Excel 4 macros, with which it is not read. Save the customers' sheet as a workbook "
+            "of its own."
+        )
+    if "xl/macrosheets" in folders:
+        raise _no_worksheet()
 
 
 def sheet_batches(opened: OpenedSheet, rows_per_chunk: int, only: int | None) -> Iterator[pa.RecordBatch]:
@@ -86,11 +94,15 @@ def check_has_rows(opened: OpenedSheet) -> None:
 
 def _first(sheets: Sequence[calamine.SheetMetadata]) -> str:
     if not sheets:
-        raise NoWorksheet(
-            "The workbook has no sheet of cells, only charts or macros. Put the customers into a worksheet. " + ACCEPTED
-        )
+        raise _no_worksheet()
     visible = [sheet for sheet in sheets if sheet.visible == calamine.SheetVisibleEnum.Visible]
     return (visible or list(sheets))[0].name
+
+
+def _no_worksheet() -> NoWorksheet:
+    return NoWorksheet(
+        f"The workbook has no sheet of cells, only charts or macros. Put the customers into a worksheet. {ACCEPTED}"
+    )
 
 
 def _chosen(names: Sequence[str], wanted: str) -> str:
