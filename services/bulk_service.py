@@ -24,7 +24,7 @@ from services.job_files import upload_key
 from services.job_progress import progress_of
 from services.job_results import ConversionUnderWay, JobResults, PartialFile, ResultFile
 from services.job_store import JobStore, too_many_jobs
-from services.job_table import BULK, DONE, GIVEN_UP, NOTIFY, READ, Job, NewJob, Step
+from services.job_table import BULK, COMPLETED, DONE, GIVEN_UP, NOTIFY, READ, Job, NewJob, Step
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore
 from services.upload_preview import preview_of
@@ -192,7 +192,9 @@ class BulkService:
 
     def progress(self, job: Job) -> dict[str, Any]:
         """How far a job is, by the names that the API documents."""
-        return progress_of(job, self._store.steps(job.job_id), time.time())
+        is_over = job.status == COMPLETED  # of which a list has many
+        steps = [] if is_over else self._store.steps(job.job_id)
+        return progress_of(job, steps, time.time())
 
     def webhook(self, job: Job) -> dict[str, Any] | None:
         """Whether the job's latest end was told to its webhook: url, status (waiting, delivered or given_up), attempts, and

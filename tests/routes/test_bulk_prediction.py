@@ -194,6 +194,14 @@ def test_the_same_key_and_file_is_the_same_job(client, run_queue):
     assert (ended["status"], ended["estimated_time_seconds"]) == ("completed", 0)
 
 
+def test_a_client_that_repeats_its_request_id_too_is_told_that_the_job_was_there(client, services):
+    first = with_key(client, "k", **{"X-Request-ID": "r-1"})
+    assert "Idempotency-Replayed" not in first.headers
+    with services.store._database.writing() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET created_at = created_at - 10")
+    assert with_key(client, "k", **{"X-Request-ID": "r-1"}).headers["Idempotency-Replayed"] == "true"
+
+
 def test_the_same_key_for_something_else_is_409(client):
     with_key(client, "k")
     for answer in (with_key(client, "k", CONTENT + b"C00003,c\n"), with_key(client, "k", query="?high_value_over=9")):

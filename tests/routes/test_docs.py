@@ -62,6 +62,18 @@ def test_the_upload_is_documented_as_a_form_with_a_file(document):
     assert document["components"]["schemas"]["UploadForm"]["properties"]["file"]["format"] == "binary"
 
 
+def test_what_a_bulk_job_takes_beside_its_file_is_documented(document):
+    def parameters(path: str, method: str) -> set[tuple[str, str]]:
+        return {(one["in"], one["name"]) for one in document["paths"][path][method]["parameters"]}
+
+    upload = {("query", "sheet"), ("query", "webhook_url"), ("query", "high_value_over"), ("header", "Idempotency-Key")}
+    assert parameters("/bulk/predict", "post") == upload
+    assert ("header", "Last-Event-ID") in parameters("/bulk/events/{job_id}", "get")
+    events = document["paths"]["/bulk/events/{job_id}"]["get"]["responses"]
+    assert set(events["200"]["content"]) == {"text/event-stream"}
+    assert "content" not in events["204"]
+
+
 def test_the_page_and_its_files_come_from_here_alone(client):
     page = client.get("/docs")
     assert page.status_code == 200
