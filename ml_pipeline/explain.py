@@ -36,7 +36,7 @@ from ml_pipeline.reasons import (
     Reasons,
     explain_customers,
 )
-from ml_pipeline.result_files import open_result
+from ml_pipeline.result_files import PartFolder
 from ml_pipeline.result_rows import FAILED, SUCCESS, answer_rows
 from ml_pipeline.snapshot import CENTS, Snapshot, load_snapshot, money_columns
 
@@ -83,18 +83,18 @@ def explain_file(predictor: Predictor, snapshot: Snapshot, ids_file: Path, out_f
     shape = describe_upload(ids_file, ids_file.name)
     check_header(shape, snapshot)
     out_file.parent.mkdir(parents=True, exist_ok=True)
-    customers = successful = rows = 0
+    customers = successful = 0
     with tempfile.TemporaryDirectory(dir=out_file.parent, prefix=f".{out_file.name}.") as staging:
-        staged = Path(staging) / f"result.{result_format}"
-        with open_result(staged, result_format, [ID, *COLUMNS]) as writer:
-            for block in read_rows(ids_file, shape, CUSTOMERS_PER_SLICE):
-                told = explain_rows(predictor, snapshot, ids_of(block, shape), top)
-                writer.write(told.ids, told.columns)
-                customers += block.num_rows
-                successful += told.successful
-                rows += told.ids.num_rows
+        parts = PartFolder(Path(staging), result_format)
+        for block in read_rows(ids_file, shape, CUSTOMERS_PER_SLICE):
+            told = explain_rows(predictor, snapshot, ids_of(block, shape), top)
+            parts.add(told.ids, told.columns)
+            customers += block.num_rows
+            successful += told.successful
+        staged = Path(staging) / "result"
+        parts.assemble(staged, [ID, *COLUMNS])
         os.replace(staged, out_file)
-    return Explanation(customers, successful, rows)
+    return Explanation(customers, successful, parts.rows)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,11 @@ from ml_pipeline.command import run_command, thread_count
 from ml_pipeline.customer_files import check_header, describe_upload, ids_of, read_rows
 from ml_pipeline.engine import open_engine
 from ml_pipeline.errors import UnsupportedFileType
+from ml_pipeline.file_statistics import statistics_of
 from ml_pipeline.predictor import build_snapshot, load_predictor
 from ml_pipeline.prepare import prepare_dataset
 from ml_pipeline.progress import Progress
-from ml_pipeline.result_files import FORMATS, open_result
+from ml_pipeline.result_files import FORMATS, PartFolder
 from ml_pipeline.result_rows import answer_rows, result_header
 from ml_pipeline.schema import HORIZON_DAYS
 from ml_pipeline.snapshot import Snapshot, load_snapshot, result_columns
@@ -54,8 +55,8 @@ class Written:
         return self.rows - self.successful
 
 
-def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_file: Path) -> Written:
-    """Writes the uploaded columns and the answers, whole or not at all.
+def predict_file(snapshot: Snapshot, metadata: BundleMetadata, ids_file: Path, out_file: Path) -> Written:
+    """Writes the uploaded columns and the answers of the snapshot that this bundle made, whole or not at all.
 
     Raises CustomerFileError for a file that cannot be read or an ending that is not written.
     """
@@ -63,20 +64,27 @@ def predict_file(snapshot: Snapshot, model_version: str, ids_file: Path, out_fil
     shape = describe_upload(ids_file, ids_file.name)
     check_header(shape, snapshot)
     header = result_header(shape.header, result_columns(snapshot.targets))
-    rows = successful = 0
+    successful = 0
     customers = [np.empty(0, dtype=np.int64)]
     out_file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_file.parent, prefix=f".{out_file.name}.") as staging:
-        staged = Path(staging) / f"result.{result_format}"
-        with open_result(staged, result_format, header) as writer:
-            for block in read_rows(ids_file, shape, ROWS_PER_SLICE):
-                answered = answer_rows(snapshot, model_version, ids_of(block, shape))
-                writer.write(block, answered.columns)
-                rows += block.num_rows
-                successful += answered.successful
-                customers.append(np.unique(answered.positions[answered.positions >= 0]))
+        parts = PartFolder(Path(staging), result_format)
+        for block in read_rows(ids_file, shape, ROWS_PER_SLICE):
+            answered = answer_rows(snapshot, metadata.bundle_id, ids_of(block, shape))
+            parts.add(block, answered.columns)
+            successful += answered.successful
+            customers.append(np.unique(answered.positions[answered.positions >= 0]))
+        written = Written(parts.rows, successful, np.unique(np.concatenate(customers)))
+        staged = Path(staging) / "result"
+        summary = _summary(snapshot, metadata, ids_file.name, written) if result_format == "xlsx" else None
+        parts.assemble(staged, header, summary)
         os.replace(staged, out_file)
-    return Written(rows, successful, np.unique(np.concatenate(customers)))
+    return written
+
+
+def _summary(snapshot: Snapshot, metadata: BundleMetadata, filename: str, written: Written) -> dict[str, Any]:
+    statistics = statistics_of(snapshot, metadata.content, written.customers, written.rows, written.failed)
+    return {**statistics, "filename": filename}
 
 
 def sums_of(snapshot: Snapshot, metadata: BundleMetadata, written: Written) -> dict[str, Any]:
@@ -120,7 +128,7 @@ def predict_from_tables(options: argparse.Namespace, progress: Progress) -> Writ
             engine.disconnect()
             stage.advance("writing")
             snapshot = load_snapshot(work, snapshot_id)
-            written = predict_file(snapshot, predictor.metadata.bundle_id, options.ids, options.out)
+            written = predict_file(snapshot, predictor.metadata, options.ids, options.out)
             if options.sums:
                 write_sums(sums_of(snapshot, predictor.metadata, written), options.sums)
             stage.advance()

@@ -2,10 +2,9 @@
 
 import functools
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +17,7 @@ from ml_pipeline.result_parts import XLSX_ROWS, SheetPart, check_extent, read_sh
 from ml_pipeline.result_rows import write_csv_header
 from ml_pipeline.workbook_frame import SHEET, workbook_frame
 
-__all__ = ["FORMATS", "MEDIA_TYPES", "XLSX_ROWS", "PartFolder", "assemble_result", "open_result"]
+__all__ = ["FORMATS", "MEDIA_TYPES", "XLSX_ROWS", "PartFolder", "assemble_result"]
 
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
@@ -37,7 +36,8 @@ def assemble_result(
     """Writes one file of FORMATS from parts of this format in their order, each as `write_part` made it.
 
     header: the names of all columns, the uploaded ones first. summary: the statistics that the sheet "summary" of a workbook
-    shows, with `filename`; None for a workbook without it. The same parts give the same bytes.
+    shows, with `filename`; None for a workbook without it. The same parts give the same bytes. Where parts are left out, the
+    rows of a workbook keep their places: the others are blank.
     Raises DoesNotFitXlsx, OSError. A file that is half written then is left to the caller.
     """
     writers: dict[str, Callable[[Path, Sequence[str], Sequence[Path], Mapping[str, Any] | None], None]] = {
@@ -66,26 +66,6 @@ class PartFolder:
     def assemble(self, path: Path, header: Sequence[str], summary: Mapping[str, Any] | None = None) -> None:
         """All of them as one file."""
         assemble_result(path, self._format, header, self._parts, summary)
-
-
-class ResultWriter:
-    """Takes the rows of a result slice by slice."""
-
-    def __init__(self, parts: PartFolder) -> None:
-        self._parts = parts
-
-    def write(self, rows: pa.RecordBatch, answers: pa.RecordBatch) -> None:
-        """The next rows and the columns that are added to them."""
-        self._parts.add(rows, answers)
-
-
-@contextmanager
-def open_result(path: Path, result_format: str, header: Sequence[str]) -> Iterator[ResultWriter]:
-    """A writer of one of FORMATS; the file is there when the block has ended. header: all columns, the uploaded ones first."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        parts = PartFolder(Path(folder), result_format)
-        yield ResultWriter(parts)
-        parts.assemble(path, header)
 
 
 def _assemble_csv(path: Path, header: Sequence[str], parts: Sequence[Path], _summary: object) -> None:
@@ -155,7 +135,7 @@ class _PackedRows:
 def _assemble_xlsx(path: Path, header: Sequence[str], parts: Sequence[Path], summary: Mapping[str, Any] | None) -> None:
     """The rows stay as they were packed: only what stands around them is made here."""
     packed = [_packed_rows(part) for part in parts]
-    rows = sum(of_part.part.rows for of_part in packed)
+    rows = max((of_part.part.end for of_part in packed), default=0)
     check_extent(rows, len(header))
     widths = [max(column) for column in zip(*(of_part.part.widths for of_part in packed), strict=True)]
     frame = workbook_frame(header, widths or [0] * len(header), rows, summary)

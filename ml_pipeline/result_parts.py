@@ -21,7 +21,7 @@ XLSX_ROWS = 1_048_576
 XLSX_COLUMNS = 16_384
 MONEY = re.compile(r"predicted_.*_spend(_lower|_upper)?|amount|baseline|prediction")
 PERCENT = re.compile(r"purchase_probability_.*")
-ROWS_FOR_WIDTH = 1_000
+ROWS_FOR_WIDTH = 200
 
 
 def write_part(
@@ -59,12 +59,18 @@ def _write_columns(path: Path, uploaded: pa.RecordBatch, answers: pa.RecordBatch
 
 @dataclass(frozen=True)
 class SheetPart:
-    """What stands before the packed XML of some rows: their number, the XML's CRC-32 and length, the columns' widths."""
+    """What stands before the packed XML of some rows: which they are, the XML's CRC-32 and length, the columns' widths."""
 
+    first_row: int
     rows: int
     crc32: int
     length: int
     widths: Sequence[int]
+
+    @property
+    def end(self) -> int:
+        """The row after the last."""
+        return self.first_row + self.rows
 
     @property
     def checked(self) -> Checked:
@@ -77,7 +83,8 @@ def _write_sheet_rows(path: Path, uploaded: pa.RecordBatch, answers: pa.RecordBa
     check_extent(first_row + uploaded.num_rows, len(columns))
     number_styles = [*(None for _ in uploaded.columns), *map(_number_style, answers.schema.names)]
     piece, packed = deflate_piece(rows_xml(columns, number_styles, cell_styles(), first_row + 2))
-    part = SheetPart(uploaded.num_rows, packed.crc32, packed.length, [_width(column) for column in columns])
+    widths = [_width(column) for column in columns]
+    part = SheetPart(first_row, uploaded.num_rows, packed.crc32, packed.length, widths)
     with path.open("wb") as stream:
         stream.write(json.dumps(asdict(part)).encode() + b"\n")
         stream.write(piece)

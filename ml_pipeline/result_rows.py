@@ -5,9 +5,9 @@ The bulk job and the command line both use it, so that they give the same column
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +16,20 @@ import pyarrow.compute as pc
 
 from ml_pipeline.schema import MAX_ID_LENGTH, NULL_TEXT, OUTER_WHITESPACE, SPREADSHEET_INTEGER
 from ml_pipeline.snapshot import Snapshot, result_columns
+from ml_pipeline.text_bytes import bytes_of, first_bytes, holds_any
 
 ID_COLUMN = "customerid"
 """What the id column is called once case and everything but letters and digits are set aside."""
 SUCCESS = "success"
 FAILED = "failed"
 PLAIN_NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)*([eE][+-]?[0-9]+)?$"
-FORMULA_START = r"^[=+\-@\t\r]"
-"""Text that a spreadsheet would run when it opens the file (CWE-1236), unless it is a plain number."""
+FORMULA_SIGNS = "=+-@\t\r"
+"""Text that begins with one a spreadsheet would run when it opens the file (CWE-1236), unless it is a plain number."""
 PLAIN = np.isin(np.arange(256), np.frombuffer((string.ascii_letters + string.digits + "_-").encode(), np.uint8))
 """Which bytes are a sign of an id that is looked up as it is written."""
 LONGEST_NULL = 4
 """Signs of the longest text that means nothing and has only plain signs."""
-NEEDS_QUOTES = '[",\r\n]'
+NEEDS_QUOTES = ',"\r\n'
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,9 @@ def _are_plain(cells: pa.Array) -> bool:
     """Whether all are ids of nothing but PLAIN signs, and longer than any text that means nothing: most files' ids."""
     if cells.null_count or not pa.types.is_string(cells.type) or not len(cells):
         return False
-    _validity, offsets, values = cells.buffers()
-    ends = np.frombuffer(offsets, np.int32)[cells.offset : cells.offset + len(cells) + 1]
-    if np.diff(ends).min() <= LONGEST_NULL:
+    if pc.min(pc.binary_length(cells)).as_py() <= LONGEST_NULL:
         return False
-    return bool(PLAIN[np.frombuffer(values, np.uint8)[ends[0] : ends[-1]]].all())
+    return bool(PLAIN[bytes_of(cells)].all())
 
 
 @dataclass(frozen=True)
@@ -82,48 +81,55 @@ class Answered:
 
 
 def answer_rows(snapshot: Snapshot, model_version: str, ids: pa.Array) -> Answered:
-    """The columns `snapshot.result_columns` for each looked-up id; a failed row has only `status` and `error`."""
+    """The columns `answer_types` for each looked-up id, string without nulls; a failed row has only `status` and `error`."""
     too_long = pc.greater(pc.utf8_length(ids), MAX_ID_LENGTH)
-    positions = snapshot.positions(pc.if_else(too_long, "", ids).to_pylist())
-    known = pa.array(positions >= 0)
-    answers = snapshot.columns(np.maximum(positions, 0)) if snapshot.n_customers else {}
-    nothing = pa.nulls(len(ids))
+    searched = pc.if_else(too_long, "", ids) if pc.any(too_long).as_py() else ids
+    positions = snapshot.positions(searched.to_pylist())
+    failed = positions < 0
+    answers: dict[str, npt.NDArray[Any]] = snapshot.columns(np.maximum(positions, 0)) if snapshot.n_customers else {}
+    same = {"currency": snapshot.currency, "model_version": model_version}
 
-    def column(name: str) -> pa.Array:
+    def column(name: str, kind: pa.DataType) -> pa.Array:
         if name == "status":
-            return pc.if_else(known, SUCCESS, FAILED)
+            return pc.if_else(pa.array(failed), FAILED, SUCCESS)
         if name == "error":
-            return _errors(ids, too_long, known, snapshot)
-        if name in ("currency", "model_version"):
-            return pc.if_else(known, model_version if name == "model_version" else snapshot.currency, None)
-        return pc.if_else(known, pa.array(answers[name]), None) if answers else nothing.cast(_type_of(name))
+            return _errors(ids, too_long, failed, snapshot)
+        if name in same:
+            return pc.if_else(pa.array(failed), None, same[name])
+        return pa.array(answers[name], kind, mask=failed) if answers else pa.nulls(len(ids), kind)
 
-    names = result_columns(snapshot.targets)
-    return Answered(pa.record_batch([column(name) for name in names], names=list(names)), positions)
+    return Answered(_batch(snapshot.targets, column), positions)
 
 
 def failed_rows(targets: Sequence[str], rows: int, error: str) -> pa.RecordBatch:
     """The same columns for so many rows that could not be answered, with the reason in each."""
+    told = {"status": FAILED, "error": error}
 
-    def column(name: str) -> pa.Array:
-        if name in ("status", "error"):
-            return pa.repeat(FAILED if name == "status" else error, rows)
-        return pa.nulls(rows, _type_of(name))
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.repeat(told[name], rows) if name in told else pa.nulls(rows, kind)
 
-    names = result_columns(targets)
-    return pa.record_batch([column(name) for name in names], names=list(names))
+    return _batch(targets, column)
 
 
-def _type_of(name: str) -> pa.DataType:
-    return pa.string() if name in ("segment", "currency", "model_version") else pa.float64()
+def answer_types(targets: Sequence[str]) -> pa.Schema:
+    """The columns that a result adds to the uploaded ones, `snapshot.result_columns`: text and float64."""
+    texts = {"segment", "currency", "model_version", "status", "error"}
+    return pa.schema([(name, pa.string() if name in texts else pa.float64()) for name in result_columns(targets)])
 
 
-def _errors(ids: pa.Array, too_long: pa.Array, known: pa.Array, snapshot: Snapshot) -> pa.Array:
+def _batch(targets: Sequence[str], column: Callable[[str, pa.DataType], pa.Array]) -> pa.RecordBatch:
+    types = answer_types(targets)
+    return pa.record_batch([column(field.name, field.type) for field in types], schema=types)
+
+
+def _errors(ids: pa.Array, too_long: pa.Array, failed: npt.NDArray[np.bool_], snapshot: Snapshot) -> pa.Array:
+    """Why each failed row failed, null for the others."""
     unknown = f"UnknownCustomer: this id is not among the customers known on {snapshot.as_of.isoformat()}"
     empty = "EmptyCustomerId: the row has no customer id"
     long = f"UnknownCustomer: ids have at most {MAX_ID_LENGTH} characters"
-    absent = pc.if_else(pc.equal(ids, ""), empty, pc.if_else(too_long, long, unknown))
-    return pc.if_else(known, None, absent)
+    where = pa.array(failed)
+    of_failed = pc.if_else(pc.equal(ids.filter(where), ""), empty, pc.if_else(too_long.filter(where), long, unknown))
+    return pc.replace_with_mask(pa.nulls(len(ids), pa.string()), where, of_failed)
 
 
 def result_header(uploaded: Sequence[str], added: Sequence[str]) -> list[str]:
@@ -143,16 +149,16 @@ def result_header(uploaded: Sequence[str], added: Sequence[str]) -> list[str]:
 
 def without_formulas(cells: pa.Array) -> pa.Array:
     """Text cells with a ' before those that a spreadsheet would run as a formula; plain numbers stay. Same type back."""
-    risky = pc.match_substring_regex(cells, FORMULA_START)
-    if not pc.any(risky).as_py():
+    starts = np.isin(first_bytes(cells), np.frombuffer(FORMULA_SIGNS.encode(), np.uint8))
+    if not starts.any():
         return cells
-    risky = pc.and_not(risky, pc.match_substring_regex(cells, PLAIN_NUMBER))
+    risky = pc.and_not(pa.array(starts), pc.match_substring_regex(cells, PLAIN_NUMBER))
     return pc.if_else(risky, _join("'", cells), cells)
 
 
 def neutral_text(text: str) -> str:
     """`without_formulas` for one text."""
-    return f"'{text}" if re.match(FORMULA_START, text) and not re.match(PLAIN_NUMBER, text) else text
+    return f"'{text}" if text.startswith(tuple(FORMULA_SIGNS)) and not re.match(PLAIN_NUMBER, text) else text
 
 
 def write_csv_header(stream: BinaryIO, header: Sequence[str]) -> None:
@@ -171,7 +177,7 @@ def _write_lines(stream: BinaryIO, columns: Sequence[pa.Array]) -> None:
     if len(texts) == 1:  # a blank line would be no row at all
         texts = [pc.if_else(pc.equal(texts[0], _text("")), _text('""'), texts[0])]
     lines = _join(texts[0], *(part for text in texts[1:] for part in (",", text)), "\n")
-    stream.write(_bytes_of(lines))
+    stream.write(bytes_of(lines).data)
 
 
 def _as_csv_text(column: pa.Array) -> pa.Array:
@@ -180,9 +186,9 @@ def _as_csv_text(column: pa.Array) -> pa.Array:
     if not is_text:
         return text
     text = without_formulas(text)
-    special = pc.match_substring_regex(text, NEEDS_QUOTES)
-    if not pc.any(special).as_py():
+    if not holds_any(text, NEEDS_QUOTES.encode()):
         return text
+    special = pc.match_substring_regex(text, f"[{NEEDS_QUOTES}]")
     return pc.if_else(special, _join('"', pc.replace_substring(text, '"', '""'), '"'), text)
 
 
@@ -195,10 +201,3 @@ def _join(*parts: pa.Array | str) -> pa.Array:
 
 def _text(value: str) -> pa.Scalar:
     return pa.scalar(value, pa.large_string())
-
-
-def _bytes_of(texts: pa.Array) -> memoryview:
-    """The texts one after the other, without a copy: the value buffer of the array between its first and last offset."""
-    _validity, offsets, values = texts.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return memoryview(values)[int(ends[0]) : int(ends[-1])]

@@ -35,6 +35,11 @@ FLAG_NAMES = {
     "at_risk": "At risk",
 }
 NUMBER_FORMATS = {"text": "General", "count": "#,##0", "money": "#,##0.00", "share": "0.0%"}
+NOTE = "note"
+"""A text of several lines, over the columns from its own to LAST_COLUMN."""
+LAST_COLUMN = 6
+COLUMN_WIDTH = 20
+LINE_HEIGHT = 15
 BLUE = "#3D6A9E"
 CHART_COLUMN = 8
 CHART_ROWS = 16
@@ -73,7 +78,7 @@ def _segment_rows(summary: Mapping[str, Any]) -> list[Row]:
 
 def _sums(sums: Mapping[str, Any], summary: Mapping[str, Any]) -> Row:
     money, total = sums.get("predicted_spend"), summary.get("total_predicted_spend")
-    share = money / total if total and money is not None else None
+    share = round(money / total, 4) if total and money is not None else None
     return [(money, "money"), (sums.get("lower"), "money"), (sums.get("upper"), "money"), (share, "share")]
 
 
@@ -84,7 +89,7 @@ def _flag_rows(summary: Mapping[str, Any]) -> list[Row]:
             (FLAG_NAMES.get(name, name), "text"),
             (flag.get("customers"), "count"),
             (flag.get("predicted_spend"), "money"),
-            (flag.get("definition"), "text"),
+            (flag.get("definition"), "note"),
         ]
         for name, flag in named.items()
     ]
@@ -116,14 +121,17 @@ class _Page:
         self._names = book.add_format({"bold": True, "bg_color": "#D9E2EC", "bottom": 1})
         self._numbers_of = book.add_format({"bold": True, "bg_color": "#D9E2EC", "bottom": 1, "align": "right"})
         self._kinds: dict[str, Format] = {
-            kind: book.add_format({"num_format": number_format, "align": "left" if kind == "text" else "right"})
+            kind: book.add_format(
+                {"num_format": number_format, "align": "left" if kind == "text" else "right", "valign": "top"}
+            )
             for kind, number_format in NUMBER_FORMATS.items()
         }
+        self._note = book.add_format({"text_wrap": True, "valign": "top"})
         self._row = 0
         self._charts = 0
         self._sheet.hide_gridlines(2)
         self._sheet.set_column(0, 0, 30)
-        self._sheet.set_column(1, 6, 20)
+        self._sheet.set_column(1, LAST_COLUMN, COLUMN_WIDTH)
 
     def title(self, text: str) -> None:
         """The first line."""
@@ -144,7 +152,7 @@ class _Page:
             return None
         self._sheet.write_string(self._row + 1, 0, heading, self._heading)
         for column, (name, (_value, kind)) in enumerate(zip(names, rows[0], strict=True)):
-            self._sheet.write_string(self._row + 2, column, name, self._names if kind == "text" else self._numbers_of)
+            self._sheet.write_string(self._row + 2, column, name, self._names_of(kind))
         first = self._row + 3
         for row, values in enumerate(rows, first):
             for column, (value, kind) in enumerate(values):
@@ -183,7 +191,18 @@ class _Page:
     def _put(self, row: int, column: int, value: Any, kind: str) -> None:
         if value is None:
             return
-        if kind == "text":
+        if kind == NOTE:
+            self._put_note(row, column, str(value))
+        elif kind == "text":
             self._sheet.write_string(row, column, neutral_text(str(value)), self._kinds[kind])
         else:
             self._sheet.write_number(row, column, value, self._kinds[kind])
+
+    def _put_note(self, row: int, column: int, text: str) -> None:
+        """Excel finds no height for a text over several columns, so it is given one."""
+        lines = 1 + len(text) // ((LAST_COLUMN - column + 1) * COLUMN_WIDTH)
+        self._sheet.set_row(row, lines * LINE_HEIGHT)
+        self._sheet.merge_range(row, column, row, LAST_COLUMN, text, self._note)
+
+    def _names_of(self, kind: str) -> Format:
+        return self._names if kind in ("text", NOTE) else self._numbers_of

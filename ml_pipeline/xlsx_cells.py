@@ -98,7 +98,7 @@ def _numbers(column: pa.Array) -> pa.Array | None:
         column = column.cast(pa.float32()) if pa.types.is_float16(kind) else column
         holds = pc.is_finite(column)
     elif pa.types.is_integer(kind):
-        holds = pc.and_(pc.less(column, EXACT_INTEGERS), pc.greater(column, -EXACT_INTEGERS))
+        holds = pc.less(pc.abs(column.cast(pa.float64(), safe=False)), EXACT_INTEGERS)
     elif pa.types.is_decimal(kind) and kind.precision <= 15:
         holds = pc.is_valid(column)
     else:

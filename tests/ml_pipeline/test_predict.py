@@ -61,7 +61,7 @@ def assert_summed(trained_shop, sums):
 
 
 def test_the_ending_of_the_output_decides_its_format(trained_shop, ids, tmp_path):
-    predict_file(trained_shop.snapshot, trained_shop.pair.bundle_id, ids, tmp_path / "out.xlsx")
+    predict_file(trained_shop.snapshot, trained_shop.predictor.metadata, ids, tmp_path / "out.xlsx")
     cells = list(openpyxl.load_workbook(tmp_path / "out.xlsx").active.iter_rows(values_only=True))
     assert len(cells) == 7
     assert cells[0][:2] == ("note", "Customer ID")
@@ -72,7 +72,7 @@ def test_a_first_row_that_is_a_customer_is_not_lost_as_a_header(trained_shop, tm
     first, second = trained_shop.snapshot.customer_ids([0, 1])
     (tmp_path / "ids.csv").write_text(f"{first}\n{second}\n")
     with pytest.raises(MissingHeader, match=first):
-        predict_file(trained_shop.snapshot, "v", tmp_path / "ids.csv", tmp_path / "out.csv")
+        predict_file(trained_shop.snapshot, trained_shop.predictor.metadata, tmp_path / "ids.csv", tmp_path / "out.csv")
 
 
 @pytest.mark.parametrize(
