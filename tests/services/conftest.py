@@ -1,17 +1,35 @@
-"""Parts of the tests of bulk jobs: services that cut files into small chunks, an upload, and one step at a time."""
+"""The job table on both databases that it may be in; and for bulk jobs: services that cut files into small chunks, an upload, and one step at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from services.bootstrap import Services, build_services
 from services.bulk_service import Caller
+from services.database import open_engine
 from services.job_table import Job
 from services.uploads import UploadOptions
+from tests.services.job_tables import TABLES, Bench, Clock
 
 SMALL_CHUNK = 7
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """An empty job table on SQLite, then on Postgres."""
+    if request.param == "sqlite":
+        clock = Clock(open_engine(f"sqlite:///{tmp_path / 'jobs.sqlite3'}"))
+    else:
+        engine = open_engine(request.getfixturevalue("postgres_url"))
+        with engine.begin() as connection:
+            for table in TABLES:
+                connection.execute(sa.text(f"DROP TABLE IF EXISTS {table} CASCADE"))
+        clock = Clock(engine)
+    yield Bench(clock)
+    clock.close()
 
 
 @pytest.fixture

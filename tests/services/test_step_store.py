@@ -338,3 +338,21 @@ def test_a_worker_that_says_goodbye_is_forgotten(bench):
     bench.steps.heartbeat(Worker("host:1", "host", 1, ["bulk"], 0, 0))
     bench.steps.forget_worker("host:1")
     assert bench.steps.live_workers(15) == []
+
+
+def test_messages_are_noted_while_chunks_are_claimed_and_committed(bench):
+    """On Postgres, whoever locked steps before their job waited for one who locked the job before its steps."""
+    chunks = 40
+    job_id = bench.staged(*[1] * chunks)
+
+    def work() -> None:
+        while claimed := bench.steps.claim(job_id, "w"):
+            if claimed[1].kind == SCORE:
+                bench.steps.commit(claimed[2], "part", 1)
+
+    def note() -> None:
+        for _ in range(chunks):
+            bench.steps.mark_enqueued(job_id, SCORE)
+
+    assert at_once(work, work, note, note) == [None] * 4
+    assert bench.store.get(job_id).rows_processed == chunks
