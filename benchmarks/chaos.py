@@ -17,10 +17,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -28,9 +29,10 @@ from benchmarks.bulk_client import BulkClient
 from benchmarks.chaos_jobs import Callers
 from benchmarks.chaos_monkey import (
     BLACK_HOLE,
+    CHUNK_TWICE,
     CUT,
     EMPTY_QUEUE,
-    HAND_OUT,
+    OTHER_TWICE,
     POOL_PROCESS,
     QUEUE,
     WEB_MASTER,
@@ -40,7 +42,7 @@ from benchmarks.chaos_monkey import (
 )
 from benchmarks.chaos_report import ChaosReport, Least, render
 from benchmarks.chaos_uploads import CUSTOMERS, Upload, write_uploads
-from benchmarks.service_under_test import ServiceUnderTest
+from benchmarks.service_under_test import DATABASES, ServiceUnderTest, job_database
 from tests.ml_pipeline.toy_models import write_toy_pair
 
 LEASE_SECONDS = 2.0
@@ -82,6 +84,7 @@ class Plan:
     at_a_time: int
     minutes: float
     seed: int
+    database: str = "sqlite"
 
     def deck(self) -> Counter[str]:
         """How often what is done at least."""
@@ -91,17 +94,18 @@ class Plan:
             EMPTY_QUEUE: self.least.empty,
             CUT: self.least.cuts - self.least.cuts // 2,
             BLACK_HOLE: self.least.cuts // 2,
-            HAND_OUT: self.least.handed_out,
+            CHUNK_TWICE: self.least.chunks_twice,
+            OTHER_TWICE: self.least.others_twice,
         }
         return Counter(kills) + Counter(others)
 
 
 SHORT = Plan(
     uploads=6,
-    rows=(10_000, 20_000),
-    rows_per_chunk=2_500,
-    least=Least(jobs=6, kills=8, empty=1, cuts=1, handed_out=1),
-    gap_seconds=0.6,
+    rows=(8_000, 15_000),
+    rows_per_chunk=4_000,
+    least=Least(jobs=6, kills=8, empty=1, cuts=1, chunks_twice=1, others_twice=0),
+    gap_seconds=0.4,
     quiet_seconds=25.0,
     at_a_time=3,
     minutes=1.5,
@@ -112,8 +116,8 @@ SHORT = Plan(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     plan = _plan(arguments)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        report = run_chaos(plan, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, job_database(plan.database) as settings:
+        report = run_chaos(plan, Path(folder), settings)
     print(render(report))
     return 1 if report.failures else 0
 
@@ -130,23 +134,25 @@ def _plan(arguments: Sequence[str] | None) -> Plan:
     )
     parser.add_argument("--at-a-time", type=int, default=4, help="jobs at once (default: %(default)s)")
     parser.add_argument("--gap", type=float, default=1.5, help="seconds between two disturbances, on average")
+    parser.add_argument("--database", choices=DATABASES, default="sqlite", help="of the job table")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is left to chance")
     options = parser.parse_args(arguments)
     return Plan(
         uploads=min(options.jobs, 12),
         rows=tuple(options.rows),
         rows_per_chunk=10_000,
-        least=Least(jobs=options.jobs, kills=options.kills, empty=6, cuts=6, handed_out=4),
+        least=Least(jobs=options.jobs, kills=options.kills, empty=6, cuts=6, chunks_twice=4, others_twice=2),
         gap_seconds=options.gap,
         quiet_seconds=90.0,
         at_a_time=options.at_a_time,
         minutes=options.minutes,
         seed=options.seed,
+        database=options.database,
     )
 
 
-def run_chaos(plan: Plan, folder: Path) -> ChaosReport:
-    """Undisturbed, then disturbed, then a look at what is left. Raises DidNotStart."""
+def run_chaos(plan: Plan, folder: Path, database: Mapping[str, str] = MappingProxyType({})) -> ChaosReport:
+    """Undisturbed, then disturbed, then a look at what is left. database: its settings. Raises DidNotStart."""
     started = time.monotonic()
 
     def say(words: str) -> None:
@@ -155,7 +161,7 @@ def run_chaos(plan: Plan, folder: Path) -> ChaosReport:
     write_toy_pair(folder / "models", CUSTOMERS)
     uploads = write_uploads(folder / "uploads", plan.uploads, plan.rows, plan.seed)
     (folder / "results").mkdir()
-    settings = {**SETTINGS, "ROWS_PER_CHUNK": str(plan.rows_per_chunk)}
+    settings = {**SETTINGS, **database, "ROWS_PER_CHUNK": str(plan.rows_per_chunk)}
     with ServiceUnderTest(folder / "service", folder / "models", settings).running() as service:
         say("the service is ready")
         callers = Callers(service.url, folder / "results", uploads)
@@ -170,6 +176,7 @@ def run_chaos(plan: Plan, folder: Path) -> ChaosReport:
         wrong_before = [outcome for outcome in callers.outcomes[: plan.uploads] if not outcome.is_right]
         return ChaosReport(
             seed=plan.seed,
+            database=DATABASES[plan.database],
             least=plan.least,
             seconds=time.monotonic() - started,
             outcomes=[*wrong_before, *callers.outcomes[plan.uploads :]],

@@ -20,7 +20,9 @@ from running.embedded_redis import DATA_NAMES
 
 WORKER, POOL_PROCESS, WEB_PROCESS, QUEUE = "worker", "worker's pool process", "web's process", "Redis"
 WEB_MASTER, EMPTY_QUEUE = "web", "Redis, which came back empty"
-CUT, BLACK_HOLE, HAND_OUT = "link cut", "link black-holed", "stopped past its lease"
+CUT, BLACK_HOLE = "link cut", "link black-holed"
+CHUNK_TWICE, OTHER_TWICE = "a chunk handed to two workers", "a reading or a putting together handed to two workers"
+CHUNK = "score"
 KILLS = (WORKER, POOL_PROCESS, WEB_MASTER, WEB_PROCESS, QUEUE, EMPTY_QUEUE)
 VICTIM_SECONDS = 15.0
 HAND_OUT_SECONDS = 20.0
@@ -41,10 +43,9 @@ class NoVictim(Exception):
 
 @dataclass
 class Deeds:
-    """What was done, by disturbance. kinds_handed_out: the kinds of the steps that two workers had at once."""
+    """What was done, by disturbance, and what could not be done, with the reason."""
 
     done: Counter[str] = field(default_factory=Counter)
-    kinds_handed_out: Counter[str] = field(default_factory=Counter)
     missed: list[str] = field(default_factory=list)
 
     @property
@@ -80,7 +81,8 @@ class Monkey:
             EMPTY_QUEUE: self._empty_queue,
             CUT: lambda: self._disturb_link(self._service.link.cut),
             BLACK_HOLE: lambda: self._disturb_link(self._service.link.black_hole),
-            HAND_OUT: self._hand_out_twice,
+            CHUNK_TWICE: lambda: self._hand_out_twice(lambda kind: kind == CHUNK),
+            OTHER_TWICE: lambda: self._hand_out_twice(lambda kind: kind != CHUNK),
         }
 
     def work_through(self, deck: Counter[str], over: Callable[[], bool]) -> None:
@@ -130,19 +132,19 @@ class Monkey:
         finally:
             self._service.link.restore()
 
-    def _hand_out_twice(self) -> None:
-        """Stops a worker in the middle of a step until another has the step too, then lets it go on."""
+    def _hand_out_twice(self, is_wanted: Callable[[object], bool]) -> None:
+        """Stops a worker in the middle of a step of that kind until another has the step too, then lets it go on."""
         deadline = time.monotonic() + 2 * HAND_OUT_SECONDS
         while time.monotonic() < deadline:
-            step, family = self._chance.choice(_first(self._holders, "no worker held a step"))
+            held = _first(lambda: [each for each in self._holders() if is_wanted(each[0]["kind"])], "nobody held one")
+            step, family = self._chance.choice(held)
             with _stopped(family):
                 if step not in self._rows(HELD):
                     continue  # it was quicker
                 self._await_another_hand(step)
             if self._fence(step) > int(str(step["fence"])):
-                self.deeds.kinds_handed_out[str(step["kind"])] += 1
                 return
-        raise NoVictim("no step was handed to another worker")
+        raise NoVictim("none was handed to another worker")
 
     def _holders(self) -> list[tuple[Row, list[int]]]:
         """The steps that are worked on, each with the processes of the worker that does."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.chaos_jobs import Outcome
-from benchmarks.chaos_monkey import BLACK_HOLE, CUT, EMPTY_QUEUE, HAND_OUT, KILLS, Deeds
+from benchmarks.chaos_monkey import BLACK_HOLE, CHUNK_TWICE, CUT, EMPTY_QUEUE, KILLS, OTHER_TWICE, Deeds
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Least:
     kills: int
     empty: int
     cuts: int
-    handed_out: int
+    chunks_twice: int
+    others_twice: int
 
 
 @dataclass
@@ -25,6 +26,7 @@ class ChaosReport:
     """One run. leavings: what is wrong with the job table and the object store afterwards, in words."""
 
     seed: int
+    database: str
     least: Least
     seconds: float
     outcomes: Sequence[Outcome]
@@ -55,7 +57,8 @@ class ChaosReport:
             ("kills", self.deeds.kills, self.least.kills),
             ("times an empty Redis", done[EMPTY_QUEUE], self.least.empty),
             ("disturbed links", self.cuts, self.least.cuts),
-            ("steps handed to two workers", done[HAND_OUT], self.least.handed_out),
+            ("chunks handed to two workers", done[CHUNK_TWICE], self.least.chunks_twice),
+            ("other steps handed to two workers", done[OTHER_TWICE], self.least.others_twice),
         )
         missed = "; ".join(self.deeds.missed)
         return [f"only {n} {what} of {least}: {missed}" for what, n, least in counts if n < least]
@@ -71,12 +74,14 @@ def render(report: ChaosReport) -> str:
         ("kills with -9", f"{report.deeds.kills}"),
         *((f"of them {name}", str(report.deeds.done[name])) for name in KILLS),
         ("link to Redis cut, black-holed", f"{report.deeds.done[CUT]}, {report.deeds.done[BLACK_HOLE]}"),
-        ("steps handed to two workers by a stop", _counted(report.deeds.kinds_handed_out)),
+        ("chunks handed to two workers (one stopped past its lease)", str(report.deeds.done[CHUNK_TWICE])),
+        ("other steps handed to two workers", str(report.deeds.done[OTHER_TWICE])),
         ("leases lost, by the workers' own words", f"{report.lease_lost}"),
         ("connections of callers broken, answers 503", _troubles(report.outcomes)),
         ("uploads stored and never recorded (removed an hour later)", f"{report.orphan_uploads}"),
         ("seconds", f"{report.seconds:.0f}"),
         ("seed", f"{report.seed}"),
+        ("job table", report.database),
         ("verdict", "passed" if not report.failures else f"**failed** ({len(report.failures)})"),
     ]
     table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]

