@@ -24,12 +24,12 @@ class SmallDisk:
         self.path = Path(f"/proc/{holder.pid}/root{mounted}")
         """Where it is for everybody else."""
 
-    def command(self, arguments: list[str]) -> list[str]:
-        """A command that runs where the disk is mounted."""
+    def command(self, arguments: list[str], folder: Path) -> list[str]:
+        """A command that runs in this working directory where the disk is mounted."""
         there = ["--target", str(self._holder.pid), "--mount"]
         if os.geteuid() != 0:
             there += ["--user", "--preserve-credentials"]
-        return ["nsenter", *there, f"--wd={os.getcwd()}", *arguments]
+        return ["nsenter", *there, f"--wdns={folder}", *arguments]
 
     def free(self) -> int:
         """Bytes."""
