@@ -6,6 +6,7 @@ a kind (1 byte), a length (8 bytes) and as many bytes. Kinds: N news as JSON, B 
 """
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -21,7 +22,7 @@ from xml.etree import ElementTree
 
 NEWS, BATCH = b"N", b"B"
 PR_SET_PDEATHSIG = 1
-MEMORY_BYTES = 1_280 << 20
+MEMORY_BYTES = 1_408 << 20
 """Private memory; code and shared libraries come on top."""
 CPU_SECONDS = 300
 DAMAGED = (
@@ -36,6 +37,7 @@ TOO_LARGE = (
 
 def main() -> None:
     """Answers the request in the first argument."""
+    gc.disable()  # millions of short lists and no cycles
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     request = json.loads(sys.argv[1])
