@@ -3,14 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 from ml_pipeline.errors import PipelineError
 from services.dispatcher import Dispatcher
 from services.errors import ChunkGivenUp, JobCrashed, JobStoreUnavailable, LeaseLost, ServiceError
-from services.job_table import SCORE, Job, Lease, Step
+from services.job_table import KINDS_OF_STEPS, QUEUE_OF, SCORE, Job, Lease, Step
 from services.logs import request_id_bound
 from services.step_store import StepStore
 
@@ -23,6 +23,10 @@ CRASHED = (
     "The job met an internal error. The log has it under the job's request id; if it stays, "
     "report it with the file that it happens with."
 )
+
+KINDS_OF_QUEUE = {
+    queue: tuple(kind for kind in KINDS_OF_STEPS if QUEUE_OF[kind] == queue) for queue in QUEUE_OF.values()
+}
 
 Work = Callable[[Job, Step, Lease], None]
 
@@ -47,15 +51,20 @@ class JobRunner:
         self._seconds_per_message = seconds_per_message
 
     def run(self, job_id: str) -> None:
-        """Works on what can be claimed of the job, for a while; a job that is taken, over or gone is left alone."""
+        """Works on what can be claimed of the job, for a while; a job that is taken, over or gone is left alone.
+
+        It stays with steps of one queue: whoever scores does not wait for a receiver of webhooks.
+        """
         begun = time.monotonic()
-        while claimed := self._steps.claim(job_id, self._worker_id):
+        kinds: Collection[str] = KINDS_OF_STEPS
+        while claimed := self._steps.claim(job_id, self._worker_id, kinds):
             job, step, lease = claimed
             with request_id_bound(job.request_id), self._heartbeat(lease):
                 self._run_claimed(job, step, lease)
+            kinds = KINDS_OF_QUEUE[QUEUE_OF[step.kind]]
             if time.monotonic() - begun > self._seconds_per_message:
-                self._dispatcher.send_unsent(job_id)
-                return
+                break
+        self._dispatcher.send_unsent(job_id)
 
     def _run_claimed(self, job: Job, step: Step, lease: Lease) -> None:
         facts = {"job_id": job.job_id, "step": step.kind, "number": step.number, "attempt": step.attempts}

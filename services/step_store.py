@@ -1,6 +1,6 @@
 """Steps as workers and the watchdog use them: claim, renew, commit once, give back, take from those who fell silent."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,15 @@ class StepStore:
 
     # ---- the worker's side
 
-    def claim(self, job_id: str, worker_id: str) -> tuple[Job, Step, Lease] | None:
-        """Takes the next step of the job that waits; None if there is none (taken, done, cancelled, deleted)."""
+    def claim(
+        self, job_id: str, worker_id: str, kinds: Collection[str] = KINDS_OF_STEPS
+    ) -> tuple[Job, Step, Lease] | None:
+        """Takes the next step of the job that waits; None if there is none of these kinds (taken, done, cancelled, deleted)."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             _lock(connection, job_id)
-            waiting = _claimable(now).where(steps.c.job_id == job_id).order_by(_ORDER, steps.c.number).limit(1)
+            wanted = (steps.c.job_id == job_id, steps.c.kind.in_(kinds))
+            waiting = _claimable(now).where(*wanted).order_by(_ORDER, steps.c.number).limit(1)
             row = connection.execute(waiting).mappings().first()
             if row is None:
                 return None

@@ -7,7 +7,7 @@ import pytest
 from services.dispatcher import Dispatcher
 from services.errors import JobStoreUnavailable, LeaseLost, StorageFull
 from services.job_runner import JobRunner
-from services.job_table import READ, SCORE
+from services.job_table import NOTIFY, READ, SCORE, WRITE
 from services.logs import current_request_id
 from tests.conftest import ListQueue, wait_until
 from tests.services.job_tables import Bench, Clock, new_job
@@ -70,6 +70,24 @@ def test_after_its_time_a_worker_leaves_the_rest_to_messages(bench, messages):
     ).run(job_id)
     assert bench.store.get(job_id).rows_processed == 1
     assert messages.sent == [("bulk", job_id), ("bulk", job_id)]
+
+
+def test_a_worker_that_scores_leaves_the_webhook_to_whoever_finishes(bench, messages):
+    job_id = bench.scored(1, parameters={"webhook_url": "https://hooks.example.com/x"})
+    done = []
+
+    def work(job, step, lease):
+        done.append(step.kind)
+        if step.kind == WRITE:
+            bench.steps.complete(lease, "result")
+        else:
+            bench.steps.finish(lease)
+
+    both = JobRunner(bench.steps, Dispatcher(messages, bench.steps), "w1", 15, {WRITE: work, NOTIFY: work})
+    both.run(job_id)
+    assert (done, messages.sent) == ([WRITE], [("finishing", job_id)])
+    both.run(job_id)
+    assert done == [WRITE, NOTIFY]
 
 
 def test_a_long_step_keeps_its_lease_by_heartbeats(bench, messages, job):
