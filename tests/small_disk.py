@@ -43,8 +43,12 @@ class SmallDisk:
         return filler
 
     def make_read_only(self) -> None:
-        """From now on; the end of the disk is not hindered by it."""
+        """Until it is made writable again."""
         self._run(f"mount -o remount,ro '{self.mounted}'")
+
+    def make_writable(self) -> None:
+        """As it was."""
+        self._run(f"mount -o remount,rw '{self.mounted}'")
 
     def _run(self, line: str) -> None:
         assert self._holder.stdin is not None

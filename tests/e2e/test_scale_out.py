@@ -80,9 +80,13 @@ class Hosts:
 
     def upload(self, content: bytes, name: str) -> str:
         """The id of the job."""
-        answer = requests.post(f"{self.url}/bulk/predict", files={"file": (name, content)}, timeout=30)
+        answer = self.sent(content, name)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["job_id"])
+
+    def sent(self, content: bytes, name: str) -> requests.Response:
+        """The answer to a file."""
+        return requests.post(f"{self.url}/bulk/predict", files={"file": (name, content)}, timeout=30)
 
     def ended(self, job_id: str) -> Job:
         """The job, when it is over."""
@@ -214,6 +218,8 @@ def test_a_job_that_meets_a_full_disk_again_and_again_is_completed_when_there_is
             for room, step in ROOM_THAT_RUNS_OUT.items():
                 filler = disk.fill(leave=room - (free - disk.free()))
                 if step == READ:
+                    refused = hosts.sent(content, name)
+                    assert (refused.status_code, refused.json()["error"]) == (503, "StorageFull")
                     hosts.start_worker("worker-1")
                 else:
                     assert hosts.post(f"/bulk/retry/{job_id}").status_code == 202
@@ -223,6 +229,12 @@ def test_a_job_that_meets_a_full_disk_again_and_again_is_completed_when_there_is
                 assert hosts.stopped_in(job_id) == step
                 assert os.listdir(disk.path / "objects" / UNFINISHED) == []
                 filler.unlink()
+            disk.make_read_only()
+            assert hosts.post(f"/bulk/retry/{job_id}").status_code == 202
+            job = hosts.ended(job_id)
+            assert (job.status, job.error_name) == ("failed", "ObjectStoreUnavailable"), job
+            assert "Read-only file system" in str(job.error_message)
+            disk.make_writable()
             assert hosts.post(f"/bulk/retry/{job_id}").status_code == 202
             assert hosts.ended(job_id).status == "completed"
             assert hosts.downloaded(job_id) == undisturbed(content, name, 2000)
