@@ -44,11 +44,11 @@ class SmallDisk:
 
     def make_read_only(self) -> None:
         """Until it is made writable again."""
-        self._run(f"mount -o remount,ro '{self.mounted}'")
+        self._run(f"mount -o remount,bind,ro '{self.mounted}'")
 
     def make_writable(self) -> None:
         """As it was."""
-        self._run(f"mount -o remount,rw '{self.mounted}'")
+        self._run(f"mount -o remount,bind,rw '{self.mounted}'")
 
     def _run(self, line: str) -> None:
         assert self._holder.stdin is not None
