@@ -22,6 +22,8 @@ from ml_pipeline.snapshot import Snapshot
 ROWS_PER_COUNT = 100_000
 DECIMAL_COMMA_INTEGER = r"^([+-]?[0-9]+),0+$"
 """12345,0 is how a spreadsheet of many countries writes the id 12345."""
+KEPT_AS_TEXT = r'^="([^"]*)"$'
+"""="00042" in a CSV is how programs keep a spreadsheet from taking the zeros away."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,10 @@ def read_rows(
 
 def ids_of(batch: pa.RecordBatch, shape: FileShape) -> pa.Array:
     """The ids of some rows as they are looked up, '' where there is none: string without nulls."""
-    ids = lookup_ids(text_of(batch.column(str(shape.id_column))))
+    cells = text_of(batch.column(str(shape.id_column)))
+    if shape.format == CSV and pc.any(pc.starts_with(cells, '="')).as_py():
+        cells = pc.replace_substring_regex(cells, KEPT_AS_TEXT, r"\1")
+    ids = lookup_ids(cells)
     return pc.replace_substring_regex(ids, DECIMAL_COMMA_INTEGER, r"\1") if shape.decimal == "," else ids
 
 

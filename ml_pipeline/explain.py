@@ -197,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m ml_pipeline.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", type=Path, required=True, help="folder of the models")
-    parser.add_argument("--ids", type=Path, required=True, help="file of customers: .csv or .xlsx")
+    parser.add_argument(
+        "--ids", type=Path, required=True, help="file of customers: .csv, .csv.gz, .xlsx, .xls or .parquet"
+    )
     parser.add_argument("--out", type=Path, required=True, help="where the reasons go: .csv, .xlsx or .parquet")
     parser.add_argument(
         "--top",

@@ -19,6 +19,7 @@ from ml_pipeline.reader_process import BATCH, MEMORY_BYTES, TOO_LARGE
 ENDED_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE}
 """Signals by which someone ends a process; by all others, the kernel ends it for what it does."""
 GRACE_SECONDS = 5
+KEPT_VARIABLES = {"PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "TMPDIR", "TZ", "VIRTUAL_ENV"}
 
 
 class IsolatedRows:
@@ -49,7 +50,7 @@ class IsolatedRows:
             "parent": os.getpid(),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ml_pipeline.reader_process", json.dumps(request)],
+            [sys.executable, "-P", "-m", "ml_pipeline.reader_process", json.dumps(request)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -120,6 +121,7 @@ def _error_named(name: str) -> type[CustomerFileError]:
 
 
 def _environment() -> dict[str, str]:
-    """One thread, memory of the C library (whose limit is obeyed), and this very package."""
+    """Nothing of this process but where programs and libraries are: a file that gets hold of the reader finds no secret."""
+    kept = {name: value for name, value in os.environ.items() if name in KEPT_VARIABLES}
     package = str(Path(__file__).resolve().parents[1])
-    return {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    return {**kept, "PYTHONPATH": package, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}

@@ -149,7 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--models", type=Path, required=True, help="folder of the models")
-    parser.add_argument("--ids", type=Path, required=True, help="file of customers: .csv or .xlsx")
+    parser.add_argument(
+        "--ids", type=Path, required=True, help="file of customers: .csv, .csv.gz, .xlsx, .xls or .parquet"
+    )
     parser.add_argument("--out", type=Path, required=True, help="where the result goes: .csv, .xlsx or .parquet")
     parser.add_argument("--sums", type=Path, help="where the sum over the file's customers goes: .json")
     parser.add_argument("--as-of", type=date.fromisoformat, help="predict the 30 days from this day (YYYY-MM-DD)")

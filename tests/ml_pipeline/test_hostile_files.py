@@ -130,6 +130,13 @@ ODD_CSV = {
     "text in a .tsv": ("A.TSV", "customer_id\tnote\nC1\ta\nC2\tb\n", PLAIN),
     "parted by |": ("a.csv", "customer_id|note\nC1|a\nC2|b\n", PLAIN),
     "a comma in a name of a ; table": ("a.csv", "customer_id;Name, Vorname\nC1;a\nC2;b\n", PLAIN),
+    "a comma in all rows of a tab table": (
+        "a.csv",
+        "customer_id\tx,y\nC1\t2,5\nC2\tb,c\n",
+        [("C1", "2,5"), ("C2", "b,c")],
+    ),
+    "a tab in front of a comma table": ("a.csv", "\t\n\ncustomer_id,note\nC1,a\nC2,b\n", PLAIN),
+    "a header of two lines": ("a.csv", 'customer_id,"no\nte"\nC1,a\nC2,b\n', PLAIN),
     "single quotes": ("a.csv", "'customer_id','note'\n'C1','a,b'\n", [("C1", "a,b")]),
     "a hint for Excel": ("a.csv", "sep=;\r\ncustomer_id;note\r\nC1;a\r\nC2;b\r\n", PLAIN),
     "UTF-16 with a mark": ("a.csv", (HEADER + "C1,a\nC2,é\n").encode("utf-16"), [("C1", "a"), ("C2", "é")]),
@@ -495,6 +502,7 @@ def test_an_unknown_sheet_is_refused_with_the_names_of_those_that_are_there(uplo
     ("content", "name", "ids"),
     [
         ("customer_id;n\n12345,0;1,5\n00042;2,25\n1e16;1\n", "a.csv", ["12345", "00042", "1e16"]),
+        ('customer_id,n\n="00042",1\n"=""00043""",2\n=1+1,3\n', "a.csv", ["00042", "00043", "=1+1"]),
         ("customer_id;n\n12345.0;1.5\n12345,0;2.5\n", "a.csv", ["12345", "12345,0"]),
         (parquet({"customer_id": pa.array([12345.0, 2.0**53, None])}), "a.parquet", ["12345", "9007199254740992", ""]),
         (parquet({"customer_id": pa.array([9007199254740993], pa.uint64())}), "a.parquet", ["9007199254740993"]),
