@@ -25,7 +25,11 @@ from services.logs import configure_logging
 
 PROJECT = Path(__file__).resolve().parent.parent
 WEB_PROCESSES = 2
-WORKER_PROCESSES = 2
+WORKERS = (("worker", "bulk", 2), ("finisher", "finishing,training", 1))
+"""Name, queues, processes. What finishes has a process of its own: a long conversion, or the receiver of a webhook that does
+not answer, keeps nobody's file from being scored. It costs about 160 MB."""
+WORKER_STOP_SECONDS = 8.0
+"""A worker ends by itself within seven, and then has given back what it held."""
 READY_SECONDS = 60.0
 ALL_WELL_SECONDS = 20.0
 LOOK_EVERY_SECONDS = 0.5
@@ -154,14 +158,15 @@ def _train(settings: Settings, profile: str, lifeline: Lifeline, stop: Event) ->
 
 
 def _serve(settings: Settings, host: str, lifeline: Lifeline, stop: Event) -> None:
-    """Queue, web, worker; returns when all of them are down again."""
+    """Queue, web, workers; returns when all of them are down again."""
     parts: list[Part] = []
     redis_url = settings.redis_url
     if not redis_is_given():
         redis = prepare_redis(settings.var_dir / "redis")
         redis_url = redis.url
         parts.append(_redis_part(redis))
-    parts += [_web_part(settings, host, redis_url), _worker_part(redis_url)]
+    parts.append(_web_part(settings, host, redis_url))
+    parts += [_worker_part(name, queues, processes, redis_url) for name, queues, processes in WORKERS]
     supervisor = Supervisor(parts, lifeline)
     say("Starting " + ", ".join(part.name for part in parts) + ".")
     try:
@@ -210,9 +215,10 @@ def _web_part(settings: Settings, host: str, redis_url: str) -> Part:
     return Part("web", command, PROJECT, _environment(redis_url), is_ready=lambda: api.get(live) is not None)
 
 
-def _worker_part(redis_url: str) -> Part:
-    command = (sys.executable, "-m", "celery", "-A", "worker", "--quiet", "worker", f"--concurrency={WORKER_PROCESSES}")
-    return Part("worker", command, PROJECT, _environment(redis_url), stop_seconds=4.0)
+def _worker_part(name: str, queues: str, processes: int, redis_url: str) -> Part:
+    options = (f"--concurrency={processes}", f"--queues={queues}")
+    command = (sys.executable, "-m", "celery", "-A", "worker", "--quiet", "worker", *options)
+    return Part(name, command, PROJECT, _environment(redis_url), stop_seconds=WORKER_STOP_SECONDS)
 
 
 def _environment(redis_url: str) -> dict[str, str]:

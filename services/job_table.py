@@ -40,6 +40,7 @@ GIVEN_UP = "given_up"
 
 BULK_QUEUE = "bulk"
 FINISHING_QUEUE = "finishing"
+TRAINING_QUEUE = "training"
 QUEUE_OF = {
     READ: BULK_QUEUE,
     SCORE: BULK_QUEUE,

@@ -1,8 +1,9 @@
 """Webhooks: the end of a job is told to an address of the caller's, signed, as often as it takes within reason.
 
-Delivery is at least once: a receiver that answers too late, or whose answer is lost with a worker, hears of the same end
-again. It drops what it has seen by the header X-Webhook-Id, and compares X-Webhook-Signature with its own
-`HMAC-SHA256(secret, timestamp + "." + body)` before it believes anything.
+The work is one step of its job, postponed as often as an attempt fails, so that the job table says how it went. Delivery is at
+least once: a receiver that answers too late, or whose answer is lost with a worker, hears of the same end again. It drops what
+it has seen by the header X-Webhook-Id, and compares X-Webhook-Signature with its own HMAC-SHA256(secret, timestamp + "." + body)
+before it believes anything.
 """
 
 import datetime as dt

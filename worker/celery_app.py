@@ -7,9 +7,9 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from config import Settings, load_settings
-from services.job_table import BULK_QUEUE, FINISHING_QUEUE
+from services.job_table import BULK_QUEUE, FINISHING_QUEUE, TRAINING_QUEUE
 
-QUEUES = (BULK_QUEUE, FINISHING_QUEUE, "training")
+QUEUES = (BULK_QUEUE, FINISHING_QUEUE, TRAINING_QUEUE)
 TASK = "run_job"
 TRANSPORT = {"socket_connect_timeout": 2, "socket_timeout": 3, "socket_keepalive": True, "health_check_interval": 4}
 """Of a consumer: it asks every second, takes a connection for dead 5 to 9 seconds after the last answer, and needs

@@ -20,7 +20,7 @@ from tests.e2e.service import PROJECT, Service, left_behind, make_tables, until
 
 pytestmark = pytest.mark.server
 
-PARTS = ("redis", "web", "worker")
+PARTS = ("redis", "web", "worker", "finisher")
 MONEY = ["predicted_total_spend", "predicted_electronics_spend", "predicted_grocery_spend", "predicted_sports_spend"]
 RESULT_COLUMNS = [
     *MONEY,
@@ -136,13 +136,8 @@ def test_a_file_of_a_thousand_rows_comes_back_right(
         uploaded.to_excel(path, index=False)
     status = service.await_job(service.upload(path)["job_id"])
     assert status["status"] == "completed", status
-    assert status["progress"] == {
-        "total": 1000,
-        "processed": 1000,
-        "successful": 900,
-        "failed": 100,
-        "percentage": 100.0,
-    }
+    counted = {"total": 1000, "processed": 1000, "successful": 900, "failed": 100, "percentage": 100.0}
+    assert status["progress"].items() >= counted.items()
     made = service.download(status["job_id"], tmp_path / f"result.{ending}")
     result = (
         pd.read_csv(made, dtype={"customer_id": str})

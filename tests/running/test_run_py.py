@@ -8,6 +8,8 @@ from pathlib import Path
 
 from running.lock import RunLock
 from running.ports import free_port
+from running.service import WORKERS
+from worker.celery_app import QUEUES
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +26,10 @@ def run_py(tmp_path: Path, *options: str, **environment: str) -> "subprocess.Com
         text=True,
         timeout=60,
     )
+
+
+def test_every_queue_has_one_worker_that_consumes_it() -> None:
+    assert sorted(queue for _name, queues, _processes in WORKERS for queue in queues.split(",")) == sorted(QUEUES)
 
 
 def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
