@@ -15,7 +15,7 @@ PYTEST_OPTIONS ?=
 ACCURACY_OPTIONS ?= --write
 TRUST_OPTIONS ?= --write
 BULK_OPTIONS ?= --write
-CHAOS_OPTIONS ?=
+CHAOS_OPTIONS ?= --write
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test train sample lint format lock readme accuracy trust bulk chaos clean
@@ -68,7 +68,7 @@ trust: $(BENCH_READY) ## measure intervals, sums, coherence and reasons on publi
 bulk: $(DEV_READY) ## measure a million rows in and out beside a data scientist's script, into docs/bulk_speed.md (an hour)
 	@$(BIN)/python -m benchmarks.bulk $(BULK_OPTIONS)
 
-chaos: $(DEV_READY) ## run bulk jobs while workers, web and queue are killed, and compare every result (ten minutes)
+chaos: $(DEV_READY) ## run bulk jobs while workers, web and queue are killed, and compare every result, into docs/bulk_chaos.md (ten minutes)
 	@$(BIN)/python -m benchmarks.chaos $(CHAOS_OPTIONS)
 
 clean: ## delete what is made (.venv, var, caches); tables and models stay

@@ -1,13 +1,13 @@
 """Bulk jobs while everything is killed: does any of them get lost, doubled, stuck or changed?
 
-`python -m benchmarks.chaos [--jobs N] [--kills N] [--minutes M] [--seed S] [--rows FROM TO]`
+`python -m benchmarks.chaos [--jobs N] [--kills N] [--minutes M] [--seed S] [--rows FROM TO] [--write]`
 
 Starts the service (web, two workers, Redis behind a link) in a temporary folder, runs every upload once undisturbed, then
 runs jobs while workers, their pool processes, the web and Redis are killed with -9, Redis comes back empty, the link is cut
 or swallows everything, and workers are stopped for longer than their lease. What dies is started again, as run.py does.
 Every result is compared with the undisturbed one, byte by byte; afterwards job table and object store are looked through.
 MAX_ATTEMPTS is raised: with so many kills a chunk would else be taken for one that kills its worker. Exit status 1: anything
-was wrong.
+was wrong. --write puts the table into docs/bulk_chaos.md.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
@@ -40,11 +41,13 @@ from benchmarks.chaos_monkey import (
     WORKER,
     Monkey,
 )
-from benchmarks.chaos_report import ChaosReport, Least, render
+from benchmarks.chaos_report import INTRODUCTION, ChaosReport, Least, render
 from benchmarks.chaos_uploads import CUSTOMERS, Upload, write_uploads
-from benchmarks.service_under_test import DATABASES, ServiceUnderTest, job_database
+from benchmarks.service_under_test import DATABASES, PROJECT, ServiceUnderTest, job_database
 from tests.ml_pipeline.toy_models import write_toy_pair
 
+PAGE = PROJECT / "docs" / "bulk_chaos.md"
+FEWEST_JOBS, FEWEST_KILLS = 30, 40
 LEASE_SECONDS = 2.0
 SETTINGS = {
     "LEASE_SECONDS": f"{LEASE_SECONDS:g}",
@@ -115,14 +118,18 @@ SHORT = Plan(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    plan = _plan(arguments)
+    plan, write = _plan(arguments)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, job_database(plan.database) as settings:
         report = run_chaos(plan, Path(folder), settings)
     print(render(report))
+    if write:
+        told = {"today": date.today(), "rows_from": plan.rows[0], "rows_to": plan.rows[1], "lease": LEASE_SECONDS}
+        PAGE.write_text(INTRODUCTION.format(**told) + render(report), encoding="utf-8")
+        print(f"Written: {PAGE.relative_to(PROJECT)}")
     return 1 if report.failures else 0
 
 
-def _plan(arguments: Sequence[str] | None) -> Plan:
+def _plan(arguments: Sequence[str] | None) -> tuple[Plan, bool]:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -136,8 +143,9 @@ def _plan(arguments: Sequence[str] | None) -> Plan:
     parser.add_argument("--gap", type=float, default=1.5, help="seconds between two disturbances, on average")
     parser.add_argument("--database", choices=DATABASES, default="sqlite", help="of the job table")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is left to chance")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(PROJECT)}")
     options = parser.parse_args(arguments)
-    return Plan(
+    plan = Plan(
         uploads=min(options.jobs, 12),
         rows=tuple(options.rows),
         rows_per_chunk=10_000,
@@ -149,6 +157,9 @@ def _plan(arguments: Sequence[str] | None) -> Plan:
         seed=options.seed,
         database=options.database,
     )
+    if options.write and (plan.least.jobs < FEWEST_JOBS or plan.least.kills < FEWEST_KILLS):
+        parser.error(f"--write reports at least {FEWEST_JOBS} jobs and {FEWEST_KILLS} kills")
+    return plan, options.write
 
 
 def run_chaos(plan: Plan, folder: Path, database: Mapping[str, str] = MappingProxyType({})) -> ChaosReport:

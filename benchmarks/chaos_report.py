@@ -8,6 +8,23 @@ from dataclasses import dataclass, field
 from benchmarks.chaos_jobs import Outcome
 from benchmarks.chaos_monkey import BLACK_HOLE, CHUNK_TWICE, CUT, EMPTY_QUEUE, KILLS, OTHER_TWICE, Deeds
 
+INTRODUCTION = """# Bulk jobs while everything is killed
+
+Made by `make chaos` (`python -m benchmarks.chaos --write`) on {today}; it can be run again by anyone, with `--seed` for
+another course of events.
+
+The service (web with two processes, two workers with one process each, Redis behind a link that can be cut) runs files
+of {rows_from:,} to {rows_to:,} rows, in CSV, XLSX and Parquet, with repeated, unknown and awkward rows, several at a time:
+each once with nothing in the way, then again and again while its processes are killed with -9 at moments of chance, Redis comes back
+empty, the link to it is cut or swallows everything, and workers are stopped for longer than their lease, so that another gets
+what they are at. What dies is started again, as `run.py` does. Callers send an `Idempotency-Key` and ask again when a
+connection breaks. Every result and what its status says is compared with the undisturbed run's; afterwards the job table is
+looked through for jobs without a caller and open steps, and the object store for chunks and parts that nobody needs.
+
+Leases are of {lease:g} s and `MAX_ATTEMPTS` is 100: with so many kills a chunk would else be taken for one that kills its worker.
+
+"""
+
 
 @dataclass(frozen=True)
 class Least:

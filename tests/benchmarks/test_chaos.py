@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import xlsxwriter
 
-from benchmarks.chaos import SHORT, run_chaos
+from benchmarks.chaos import SHORT, main, run_chaos
 from benchmarks.chaos_jobs import Outcome, difference
 from benchmarks.chaos_monkey import CHUNK_TWICE, CUT, EMPTY_QUEUE, WORKER, Deeds
 from benchmarks.chaos_report import ChaosReport, Least, render
@@ -72,3 +72,10 @@ def test_a_run_is_passed_only_when_every_result_is_right_and_enough_has_happened
     report = a_report()
     report.leavings.append("job 1 is processing")
     assert report.failures == ["job 1 is processing"]
+
+
+def test_a_page_is_not_written_of_a_small_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--write", "--jobs", "5"])
+    assert ended.value.code == 2
+    assert "--write reports at least 30 jobs and 40 kills" in capsys.readouterr().err
