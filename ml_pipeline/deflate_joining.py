@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO
 
 LEVEL = 1
-"""The rows of a sheet: 2 takes as long for 2 % less, 3 takes half as long again for 7 % less, 6 three times as long for 20 %."""
+"""Measured on the rows of a sheet against 1: 3 takes 1.6 times as long for 7 % less, 6 takes 3.4 times as long for 21 % less."""
 
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31

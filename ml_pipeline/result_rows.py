@@ -158,7 +158,7 @@ def without_formulas(cells: pa.Array) -> pa.Array:
 
 def neutral_text(text: str) -> str:
     """`without_formulas` for one text."""
-    return f"'{text}" if text.startswith(tuple(FORMULA_SIGNS)) and not re.match(PLAIN_NUMBER, text) else text
+    return f"'{text}" if text.startswith(tuple(FORMULA_SIGNS)) and not re.fullmatch(PLAIN_NUMBER, text) else text
 
 
 def write_csv_header(stream: BinaryIO, header: Sequence[str]) -> None:

@@ -202,7 +202,8 @@ class _Page:
         """Excel finds no height for a text over several columns, so it is given one."""
         lines = 1 + len(text) // ((LAST_COLUMN - column + 1) * COLUMN_WIDTH)
         self._sheet.set_row(row, lines * LINE_HEIGHT)
-        self._sheet.merge_range(row, column, row, LAST_COLUMN, text, self._note)
+        self._sheet.merge_range(row, column, row, LAST_COLUMN, "", self._note)
+        self._sheet.write_string(row, column, neutral_text(text), self._note)
 
     def _names_of(self, kind: str) -> Format:
         return self._names if kind in ("text", NOTE) else self._numbers_of

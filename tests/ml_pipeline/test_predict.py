@@ -62,10 +62,22 @@ def assert_summed(trained_shop, sums):
 
 def test_the_ending_of_the_output_decides_its_format(trained_shop, ids, tmp_path):
     predict_file(trained_shop.snapshot, trained_shop.predictor.metadata, ids, tmp_path / "out.xlsx")
-    cells = list(openpyxl.load_workbook(tmp_path / "out.xlsx").active.iter_rows(values_only=True))
+    book = openpyxl.load_workbook(tmp_path / "out.xlsx")
+    cells = list(book["predictions"].iter_rows(values_only=True))
     assert len(cells) == 7
+    assert [cell.value for cell in book["summary"]["B"]][2:6] == ["customers.csv", 6, 2, 3]
     assert cells[0][:2] == ("note", "Customer ID")
     assert isinstance(cells[1][2], float | int)
+
+
+def test_the_bytes_do_not_depend_on_how_the_rows_are_sliced(trained_shop, ids, tmp_path, monkeypatch):
+    written = []
+    for rows in (50_000, 4, 1):
+        monkeypatch.setattr("ml_pipeline.predict.ROWS_PER_SLICE", rows)
+        predict_file(trained_shop.snapshot, trained_shop.predictor.metadata, ids, tmp_path / "out.csv")
+        written.append((tmp_path / "out.csv").read_bytes())
+    assert written[0] == written[1] == written[2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["customers.csv", "out.csv"]
 
 
 def test_a_first_row_that_is_a_customer_is_not_lost_as_a_header(trained_shop, tmp_path):

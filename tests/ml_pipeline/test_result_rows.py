@@ -104,7 +104,7 @@ def test_an_uploaded_column_that_clashes_is_renamed_and_its_new_name_is_free():
     assert header == ["customer_id", "uploaded_uploaded_status", "uploaded_status", "uploaded_error", "status", "error"]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "-", "+1-"])
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "-", "+1-", "-5\n"])
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text):
     assert neutral_text(text) == f"'{text}"
     assert without_formulas(pa.array([text])).to_pylist() == [f"'{text}"]

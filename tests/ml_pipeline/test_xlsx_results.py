@@ -157,6 +157,7 @@ def test_the_xml_names_every_cell_and_leaves_no_probe(tmp_path):
         assert workbook.testzip() is None
         assert {entry.date_time for entry in workbook.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         xml = workbook.read("xl/worksheets/sheet1.xml").decode()
+    assert '<dimension ref="A1:C3"/>' in xml
     assert re.findall(r'<row r="(\d+)"', xml) == ["1", "2", "3"]
     assert re.findall(r'<c r="([A-Z]+\d+)"', xml) == ["A1", "B1", "C1", "A2", "C2", "A3", "B3"]
 
