@@ -256,6 +256,8 @@ class StepStore:
         with self._database.writing() as connection:
             now = self._database.now(connection)
             its_own = _held_by_worker(worker_id)
+            for job_id in sorted({step.job_id for step in steps_of(connection, *its_own)}):
+                _lock(connection, job_id)
             released = steps_of(connection, *its_own)
             given_back = _released(now) | {"attempts": steps.c.attempts - 1}
             connection.execute(steps.update().where(*its_own).values(given_back))
