@@ -17,6 +17,17 @@ from tests.services.job_tables import TABLES, Bench, Clock
 SMALL_CHUNK = 7
 
 
+def patient(services: Services) -> Services:
+    """Its runner stays with a job to the end, however slow the machine is."""
+    services.runner._seconds_per_message = 600.0
+    return services
+
+
+@pytest.fixture
+def services(services: Services) -> Services:
+    return patient(services)
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """An empty job table on SQLite, then on Postgres."""
@@ -52,7 +63,7 @@ def upload(services, tmp_path: Path, local: Caller) -> Callable[..., Job]:
 def chunked(settings, queue, services) -> Services:
     """The same service with a worker of its own that cuts files into chunks of seven rows."""
     small = replace(settings, rows_per_chunk=SMALL_CHUNK)
-    return build_services(small, queue, worker_id="worker-7", tables=(services.store, services.steps))
+    return patient(build_services(small, queue, worker_id="worker-7", tables=(services.store, services.steps)))
 
 
 @pytest.fixture
