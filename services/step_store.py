@@ -112,8 +112,7 @@ class StepStore:
 
     def note_rows_read(self, lease: Lease, rows: int) -> None:
         """How many rows of the upload were seen so far; a later reading that begins anew does not set it back. Raises LeaseLost."""
-        highest = sa.case((jobs.c.rows_read > rows, jobs.c.rows_read), else_=rows)
-        self._change_job(lease, rows_read=highest)
+        self._change_job(lease, rows_read=_at_least(rows))
 
     def stage(self, lease: Lease, number: int, first_row: int, rows: int, key: str) -> None:
         """A chunk is in the object store and can be scored; one that was staged before stays as it is. Raises LeaseLost."""
@@ -124,6 +123,8 @@ class StepStore:
             if not steps_of(connection, steps.c.job_id == lease.job_id, *_chunk(number)):
                 values = {"first_row": first_row, "rows": rows, "key": key}
                 add_step(connection, lease.job_id, SCORE, number, now, **values)
+            seen = {"rows_read": _at_least(first_row + rows)}
+            connection.execute(jobs.update().where(jobs.c.job_id == lease.job_id).values(seen))
 
     def finish_reading(self, lease: Lease, metadata: Mapping[str, Any], rows_total: int) -> Job:
         """All chunks are staged; what the full reading has found is recorded. Raises LeaseLost."""
@@ -334,6 +335,11 @@ class StepStore:
 
 def _lock(connection: sa.Connection, job_id: str) -> None:
     connection.execute(sa.select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
+
+
+def _at_least(rows: int) -> sa.ColumnElement[int]:
+    """rows_read once so many rows were seen."""
+    return sa.case((jobs.c.rows_read > rows, jobs.c.rows_read), else_=rows)
 
 
 def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:

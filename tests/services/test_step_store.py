@@ -181,7 +181,15 @@ def test_rows_read_never_go_back(bench):
     reading = bench.begun()
     bench.steps.note_rows_read(reading, 700)
     bench.steps.note_rows_read(reading, 300)
+    bench.steps.stage(reading, 1, 0, 500, "k1")
     assert bench.store.get(reading.job_id).rows_read == 700
+
+
+def test_rows_that_are_staged_are_read(bench):
+    reading = bench.begun()
+    bench.steps.stage(reading, 1, 0, 500, "k1")
+    bench.steps.stage(reading, 2, 500, 20, "k2")
+    assert bench.store.get(reading.job_id).rows_read == 520
 
 
 def test_a_pair_once_pinned_stays(bench):
