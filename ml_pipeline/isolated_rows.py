@@ -14,8 +14,13 @@ import pyarrow as pa
 
 from ml_pipeline import errors
 from ml_pipeline.errors import CustomerFileError, ReaderLost, TooLargeToOpen
-from ml_pipeline.reader_process import BATCH, MEMORY_BYTES, TOO_LARGE
+from ml_pipeline.reader_process import BATCH, too_large
+from ml_pipeline.reading_cost import is_cheap
 
+MEMORY_BYTES = 1_408 << 20
+"""Private memory of the process; code and shared libraries come on top."""
+CHEAP_MEMORY_BYTES = 512 << 20
+"""Of one that reads a small file: several may be at it at the same time, while their senders wait."""
 ENDED_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE}
 """Signals by which someone ends a process; by all others, the kernel ends it for what it does."""
 GRACE_SECONDS = 5
@@ -35,10 +40,11 @@ class IsolatedRows:
         sheet: str | None = None,
         rows_per_chunk: int = 0,
         only: int | None = None,
-        memory: int = MEMORY_BYTES,
+        memory: int | None = None,
     ) -> None:
-        """rows_per_chunk 0: only the description. only: the one column that is needed."""
+        """rows_per_chunk 0: only the description. only: the one column that is needed. memory: in bytes; None: by the file's size."""
         self._saw = saw
+        self._memory = memory or (CHEAP_MEMORY_BYTES if is_cheap(path) else MEMORY_BYTES)
         request = {
             "path": str(path.resolve()),
             "format": file_format,
@@ -46,7 +52,7 @@ class IsolatedRows:
             "rows_per_chunk": rows_per_chunk,
             "only": only,
             "columns_limit": columns_limit,
-            "memory": memory,
+            "memory": self._memory,
             "parent": os.getpid(),
         }
         self._process = subprocess.Popen(
@@ -58,6 +64,11 @@ class IsolatedRows:
         )
         assert self._process.stdout is not None
         self._output: IO[bytes] = self._process.stdout
+
+    @property
+    def process_id(self) -> int:
+        """Of the process that reads."""
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +121,7 @@ class IsolatedRows:
         except subprocess.TimeoutExpired:
             code = 0
         if code < 0 and -code not in ENDED_FROM_OUTSIDE:
-            return TooLargeToOpen(TOO_LARGE)
+            return TooLargeToOpen(too_large(self._memory))
         return ReaderLost(f"The process that read the file was ended before it was done (exit code {code}).")
 
 

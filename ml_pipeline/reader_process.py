@@ -22,17 +22,19 @@ from xml.etree import ElementTree
 
 NEWS, BATCH = b"N", b"B"
 PR_SET_PDEATHSIG = 1
-MEMORY_BYTES = 1_408 << 20
-"""Private memory; code and shared libraries come on top."""
 CPU_SECONDS = 300
 DAMAGED = (
     "The file is cut off or damaged: it cannot be read to its end. Open it in the program that made it, save it again and "
     "send it once more."
 )
-TOO_LARGE = (
-    f"Reading the file takes more than {MEMORY_BYTES >> 20:,} MB of memory or {CPU_SECONDS} s. Delete sheets, columns or long "
-    "texts that are not needed, or send the table as CSV."
-)
+
+
+def too_large(memory: int) -> str:
+    """The message for a file whose reader ran against its limits; memory in bytes."""
+    return (
+        f"Reading the file takes more than {memory >> 20:,} MB of memory or {CPU_SECONDS} s. Delete sheets, columns or long "
+        "texts that are not needed, or send the table as CSV."
+    )
 
 
 def main() -> None:
@@ -48,7 +50,7 @@ def main() -> None:
     try:
         news = _answer(request, output)
     except BaseException as problem:  # noqa: BLE001 - a panic of a reader is no Exception, and all goes to who asked
-        news = _named(problem)
+        news = _named(problem, request["memory"])
     _tell(output, **news)
 
 
@@ -96,14 +98,14 @@ def _open(request: dict[str, Any], saw: Callable[[int], None]) -> tuple[dict[str
     return told, sheet_batches(sheet, chunk, only) if chunk else None
 
 
-def _named(problem: BaseException) -> dict[str, Any]:
+def _named(problem: BaseException, memory: int) -> dict[str, Any]:
     """What went wrong: a CustomerFileError by its name, else what a reader says of a damaged file, else a fault of ours."""
     from ml_pipeline.errors import CustomerFileError, DamagedFile, TooLargeToOpen
 
     if isinstance(problem, CustomerFileError):
         return {"error": type(problem).__name__, "message": str(problem)}
     if isinstance(problem, MemoryError):
-        return {"error": TooLargeToOpen.__name__, "message": TOO_LARGE}
+        return {"error": TooLargeToOpen.__name__, "message": too_large(memory)}
     if isinstance(problem, _damage()) or type(problem).__name__ == "PanicException":
         return {"error": DamagedFile.__name__, "message": DAMAGED}
     place = traceback.extract_tb(problem.__traceback__)[-1]

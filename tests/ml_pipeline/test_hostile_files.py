@@ -1,7 +1,10 @@
 """Odd and hostile files: each is read as it stands here, or refused by the name that stands here."""
 
 import datetime as dt
+import os
+import signal
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -19,6 +22,7 @@ from ml_pipeline.errors import (
     NoDataRows,
     NoWorksheet,
     PasswordProtected,
+    ReaderLost,
     RowsTooLong,
     TooLargeToOpen,
     TooManyCells,
@@ -30,6 +34,7 @@ from ml_pipeline.errors import (
     UnreadableFile,
     UnsupportedFileType,
 )
+from ml_pipeline.isolated_rows import IsolatedRows
 from tests.ml_pipeline.odd_files import (
     MB,
     OFFICE,
@@ -554,3 +559,24 @@ def test_what_is_large_once_unpacked_is_not_cheap_to_count(upload):
     assert cheap_to_count(upload(gzip_of(b"customer_id\nC1\n")))
     assert not cheap_to_count(upload(gzip_of(b"x" * 70 * MB)))
     assert not cheap_to_count(upload(archive({"xl/workbook.xml": b"x" * 70 * MB})))
+
+
+def test_a_reader_that_is_killed_is_no_fault_of_the_file(upload):
+    with IsolatedRows(upload(book(*TABLE)), "xlsx", print, columns_limit=9, rows_per_chunk=9) as file:
+        os.kill(file.process_id, signal.SIGKILL)
+        with pytest.raises(ReaderLost, match="ended before it was done"):
+            file.opened()
+
+
+def test_a_reader_goes_when_its_file_is_left(upload):
+    with IsolatedRows(upload(book(*TABLE)), "xlsx", print, columns_limit=9, rows_per_chunk=1) as file:
+        assert file.opened()["sheet"] == "Kunden"
+    with pytest.raises(ProcessLookupError):
+        os.kill(file.process_id, 0)
+
+
+def test_a_reader_finds_no_secret_in_its_environment(upload, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@host/jobs")
+    with IsolatedRows(upload(book(*TABLE)), "xlsx", print, columns_limit=9, rows_per_chunk=1) as file:
+        file.opened()
+        assert b"secret" not in Path(f"/proc/{file.process_id}/environ").read_bytes()
