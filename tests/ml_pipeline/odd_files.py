@@ -87,24 +87,10 @@ def book(*rows: Sequence[object]) -> bytes:
     return archive(workbook_parts({"Kunden": simple_sheet(*rows)}))
 
 
-def repeated(piece: bytes, times: int) -> tuple[bytes, int, int]:
-    """A raw deflate stream of a piece many times over, its CRC and its size, made at the price of one piece."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
-    crc = 0
-    for _ in range(times):
-        crc = zlib.crc32(piece, crc)
-    return packed * times + b"\x03\x00", crc, len(piece) * times
-
-
 def archive_with_bomb(parts: Mapping[str, str], name: str, head: bytes, piece: bytes, times: int, tail: bytes) -> bytes:
-    """An archive that has, besides the parts, one that unpacks to head + piece * times + tail."""
-    stream, _crc, middle = repeated(piece, times)
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    before = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = before + stream[:-2] + packer.compress(tail) + packer.flush()
-    size = len(head) + middle + len(tail)
+    """An archive that has, besides the parts, one that unpacks to head + piece * times + tail; its check sum is wrong."""
+    packed = _packed(head) + _packed(piece) * times + _packed(tail, zlib.Z_FINISH)
+    size = len(head) + len(piece) * times + len(tail)
     whole = archive(parts)
     end = whole.rfind(b"PK\x05\x06")
     count, length, start = struct.unpack("<HII", whole[end + 10 : end + 20])
@@ -115,6 +101,12 @@ def archive_with_bomb(parts: Mapping[str, str], name: str, head: bytes, piece: b
         "<4sHHHHIIH", b"PK\x05\x06", 0, 0, count + 1, count + 1, length + len(central), start + len(local), 0
     )
     return whole[:start] + local + whole[start : start + length] + central + ending
+
+
+def _packed(piece: bytes, end: int = zlib.Z_FULL_FLUSH) -> bytes:
+    """A piece of a deflate stream that stands by itself: repeated, it unpacks to the piece repeated."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(piece) + packer.flush(end)
 
 
 def gzip_of(content: bytes) -> bytes:
