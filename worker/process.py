@@ -1,8 +1,11 @@
 """The services of one pool process, built after the fork and once."""
 
+import threading
+from contextlib import suppress
 from functools import cache
 
 from config import load_settings
+from ml_pipeline.errors import PipelineError
 from services.bootstrap import Services, build_services
 from worker.identity import process_id
 from worker.queue import CeleryQueue
@@ -12,4 +15,13 @@ from worker.queue import CeleryQueue
 def services() -> Services:
     """The parts of this pool process; its leases are in its own name, below the worker's."""
     settings = load_settings()
-    return build_services(settings, CeleryQueue(settings), worker_id=process_id())
+    built = build_services(settings, CeleryQueue(settings), worker_id=process_id())
+    # beside the start, which must not take long: Celery ends processes that are not up in four seconds
+    threading.Thread(target=_open_serving_pair, args=(built,), name="opening", daemon=True).start()
+    return built
+
+
+def _open_serving_pair(built: Services) -> None:
+    """So that the first job finds the models open; a host without models fetches those of its jobs."""
+    with suppress(PipelineError):
+        built.registry.serving()
