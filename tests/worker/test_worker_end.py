@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import psutil
@@ -17,6 +18,12 @@ from tests.worker.conftest import ROWS, children_of, chunk_at_work, ended, secon
 pytestmark = pytest.mark.server
 
 STUCK = "tests.worker.gets_stuck"
+
+
+@pytest.fixture
+def worker_settings(server_settings: Settings) -> Settings:
+    """Chunks so small that a job of them outlives the two seconds which a worker is given."""
+    return replace(server_settings, lease_seconds=60.0, rows_per_chunk=1000)
 
 
 @pytest.fixture
@@ -46,7 +53,7 @@ def check_gone(worker: ServerProcess, children: list[int]) -> None:
 
 def test_a_worker_that_is_told_to_stop_hands_its_job_on_at_once(services, start_worker, upload):
     worker = start_worker()
-    job = upload(2 * ROWS)
+    job = upload(ROWS)
     chunk_at_work(services, job)
     children = children_of(worker)
     stop(worker)
@@ -63,7 +70,7 @@ def test_a_worker_whose_redis_goes_at_the_same_moment_is_gone_in_time_all_the_sa
     services, start_worker, upload, link, state
 ):
     worker = start_worker(REDIS_URL=f"redis://127.0.0.1:{link.port}/0")
-    job = upload(2 * ROWS)
+    job = upload(ROWS)
     chunk_at_work(services, job)
     children = children_of(worker)
     getattr(link, state)()
@@ -83,7 +90,7 @@ def test_a_worker_that_waits_for_redis_is_gone_in_time(services, start_worker, u
 
 def test_a_worker_whose_main_thread_is_stuck_is_ended_by_force_and_gives_its_job_back(services, start_worker, upload):
     worker = start_worker("-I", STUCK)
-    job = upload(2 * ROWS)
+    job = upload(ROWS)
     chunk_at_work(services, job)
     children = children_of(worker)
     stop(worker)
