@@ -44,6 +44,7 @@ def describe_csv(path: Path, compression: str | None, columns_limit: int) -> Fil
     header, blank, rows = _header(text, delimiter, quote, columns_limit)
     if rows == [] and is_whole:
         _refuse_without_rows(header)
+    header = _without_loose_end(header, rows or [])
     return FileShape(
         CSV,
         tuple(header),
@@ -193,6 +194,12 @@ def _header(text: str, delimiter: str, quote: str, columns_limit: int) -> tuple[
     if not header:
         raise EmptyFile(f"The file holds nothing but blanks. {ACCEPTED}")
     return header, blank, rows
+
+
+def _without_loose_end(header: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The header without the empty names at its end that none of the next rows has a cell for."""
+    named = max((place for place, name in enumerate(header, 1) if name.strip()), default=1)
+    return header[: max(named, max(map(len, rows), default=len(header)))]
 
 
 def _decimal(rows: Sequence[Sequence[str]]) -> str:

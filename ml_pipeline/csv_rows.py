@@ -17,8 +17,8 @@ from ml_pipeline.file_shape import FileShape
 from ml_pipeline.row_batches import cut_batches
 
 BLOCK_BYTES = 8 << 20
-HELD_LIMIT = 1_000_000
-"""Rows that are put right in one go."""
+HELD_CELLS = 4_000_000
+"""Of rows that are put right in one go: Arrow hands over nothing until it meets a row that fits."""
 
 
 def read_csv(path: Path, shape: FileShape, rows_per_chunk: int) -> Iterator[pa.RecordBatch]:
@@ -85,7 +85,7 @@ class _Repairs:
         """Arrow's question what to do with a row. row.number counts the header's records and the rows from 1 on."""
         cells = self._cells(row.text)
         width = len(self.names)
-        if len(self._held) >= HELD_LIMIT or any(cell.strip() for cell in cells[width:]):
+        if any(cell.strip() for cell in cells[width:]) or len(self._held) * width >= HELD_CELLS:
             self.refused = self._uneven(row.number - self._shape.header_records + 1, row.actual_columns)
             return "error"
         self._held[row.number - self._shape.header_records - 1] = [*cells, *[""] * (width - len(cells))][:width]

@@ -159,6 +159,12 @@ ODD_CSV = {
     "ends of lines of all kinds": ("a.csv", HEADER + "C1,a\r\nC2,b\rC3,c\n", [*PLAIN, ("C3", "c")]),
     "a lone return in a cell": ("a.csv", HEADER + "C1,a\rb\nC2,b\n", [("C1", "a"), ("b", ""), ("C2", "b")]),
     "short rows": ("a.csv", HEADER + "C1\nC2,b\n\nC3\n", [("C1", ""), ("C2", "b"), ("C3", "")]),
+    "a delimiter at the end of the header alone": ("a.csv", "customer_id,note,,\nC1,a\nC2,b\n", PLAIN),
+    "a column without a name or a cell": (
+        "a.csv",
+        "customer_id,note,\nC1,a,\nC2,b\n",
+        [("C1", "a", ""), ("C2", "b", "")],
+    ),
     "empty cells too many": ("a.csv", HEADER + "C1,a,,\nC2,b\n", PLAIN),
     "only short rows": ("a.csv", HEADER + "C1\nC2\n", [("C1", ""), ("C2", "")]),
     "one cell too many": ("a.csv", HEADER + "C1,a\nC2,b,c\n", UnevenRow),
@@ -549,6 +555,13 @@ def test_short_rows_stand_in_their_places_wherever_blocks_end(upload, monkeypatc
     monkeypatch.setattr("ml_pipeline.csv_rows.BLOCK_BYTES", 97)
     found = texts_of(path, "a.csv")
     assert found == [(f"C{n}", "" if n % 3 == 0 else str(n)) for n in range(3000)]
+
+
+def test_rows_that_do_not_fit_are_put_right_only_as_far_as_memory_goes(upload, monkeypatch):
+    monkeypatch.setattr("ml_pipeline.csv_rows.HELD_CELLS", 200)
+    assert len(texts_of(upload(HEADER + "C1\n" * 100), "a.csv")) == 100
+    with pytest.raises(UnevenRow, match="Row 102 "):
+        texts_of(upload(HEADER + "C1\n" * 101), "a.csv")
 
 
 def test_a_row_with_too_many_cells_is_named_by_its_number(upload):
