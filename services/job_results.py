@@ -94,6 +94,9 @@ class JobResults:
 
     def _converted(self, job: Job, wanted: str, request_id: str) -> ResultFile | ConversionUnderWay:
         conversion = self._store.variant(job.job_id, CONVERSION, wanted)
+        if conversion is not None and conversion.status == CANCELLED:  # for a delete that was not carried through
+            self._store.delete(conversion.job_id)
+            conversion = None
         if conversion is None:
             conversion = self._store.add(_conversion(job, wanted, request_id))
             self._dispatcher.send(conversion.job_id, CONVERT)

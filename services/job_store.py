@@ -17,13 +17,14 @@ from services.job_table import (
     QUEUED,
     SCORE,
     WAITING,
-    WRITE,
     Job,
     NewJob,
     Step,
     add_notification,
     add_step,
+    add_write,
     first_job,
+    forget_write,
     jobs,
     one_job,
     steps,
@@ -244,7 +245,8 @@ def _rows_given_up(connection: sa.Connection, job_id: str) -> int:
 def _reopen_steps(connection: sa.Connection, job_id: str, now: float) -> None:
     """What is not done waits anew with all its attempts; result and notifications of the first end are undone."""
     ours = steps.c.job_id == job_id
-    connection.execute(steps.delete().where(ours, steps.c.kind.in_((NOTIFY, WRITE))))
+    connection.execute(steps.delete().where(ours, steps.c.kind == NOTIFY))
+    forget_write(connection, job_id)
     connection.execute(
         steps.update()
         .where(ours, steps.c.status.in_((WAITING, GIVEN_UP)))
@@ -261,7 +263,7 @@ def _reopen_steps(connection: sa.Connection, job_id: str, now: float) -> None:
     )
     open_steps = sa.select(sa.func.count()).select_from(steps).where(ours, steps.c.status == WAITING)
     if not connection.execute(open_steps).scalar_one():
-        add_step(connection, job_id, WRITE, 0, now)
+        add_write(connection, job_id, now)
 
 
 def _reopened(rows_given_up: int, now: float) -> dict[str, Any]:

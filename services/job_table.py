@@ -255,6 +255,21 @@ def add_step(connection: sa.Connection, job_id: str, kind: str, number: int, now
     connection.execute(steps.insert().values(row))
 
 
+def add_write(connection: sa.Connection, job_id: str, now: float) -> None:
+    """The step that puts the parts together. Its fences go on from the reading's, which grows by those of each earlier end:
+    whoever wrote the result before a retry holds a lease that no later one is like."""
+    begun = sa.select(steps.c.fence).where(steps.c.job_id == job_id, steps.c.kind == READ)
+    add_step(connection, job_id, WRITE, 0, now, fence=connection.execute(begun).scalar() or 0)
+
+
+def forget_write(connection: sa.Connection, job_id: str) -> None:
+    """The step is undone for a retry of the job; its fences are kept in mind by the reading."""
+    ours = steps.c.job_id == job_id
+    used = connection.execute(sa.select(steps.c.fence).where(ours, steps.c.kind == WRITE)).scalar() or 0
+    connection.execute(steps.update().where(ours, steps.c.kind == READ).values(fence=steps.c.fence + used))
+    connection.execute(steps.delete().where(ours, steps.c.kind == WRITE))
+
+
 def add_notification(connection: sa.Connection, job: Job, now: float) -> None:
     """The step that tells the caller's webhook of the end, where the job has one."""
     if job.parameters.get("webhook_url"):

@@ -22,13 +22,13 @@ from services.job_table import (
     READ,
     SCORE,
     WAITING,
-    WRITE,
     Job,
     Lease,
     Step,
     Worker,
     add_notification,
     add_step,
+    add_write,
     jobs,
     lost_lease,
     one_job,
@@ -412,7 +412,7 @@ def _add_write_when_all_is_scored(connection: sa.Connection, job_id: str, now: f
     open_steps = (steps.c.kind.in_((READ, SCORE)), steps.c.status.in_((WAITING, LEASED)))
     counted = sa.select(sa.func.count()).select_from(steps).where(steps.c.job_id == job_id, *open_steps)
     if connection.execute(counted).scalar_one() == 0:
-        add_step(connection, job_id, WRITE, 0, now)
+        add_write(connection, job_id, now)
 
 
 def _end_job(connection: sa.Connection, job_id: str, status: str, now: float, **values: Any) -> None:

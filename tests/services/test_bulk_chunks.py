@@ -10,6 +10,7 @@ from services.errors import (
     JobCancelled,
     JobNotFinished,
     JobOver,
+    JobStoreUnavailable,
     LeaseLost,
     NothingToRetry,
     UnknownJob,
@@ -392,8 +393,24 @@ def test_of_two_that_write_the_result_only_the_holder_of_the_lease_is_counted(
         jobs_of(chunked).write(*held)
     assert services.bulk.status(job.job_id, local).status == "processing"
     jobs_of(chunked).write(*taken_over)
-    assert services.bulk.status(job.job_id, local).result_key.endswith("/result-2.csv")
+    assert services.bulk.status(job.job_id, local).result_key.endswith("/result-3.csv")
     assert content_of(services, job.job_id, local) == undisturbed
+
+
+def test_who_wrote_the_result_before_a_retry_cannot_write_the_one_after_it(
+    services, chunked, poisoned, local, jobs_of, undisturbed
+):
+    """Of the first end, with the rows given up, a worker is left that was thought dead and wakes up during the second."""
+    services.bulk.retry(poisoned.job_id, local)
+    jobs_of(chunked).score(*chunked.steps.claim(poisoned.job_id, "worker-1"))
+    taken = chunked.steps.claim(poisoned.job_id, "worker-1")
+    old = replace(taken[2], worker_id="worker-0", fence=int(poisoned.result_key.split("result-")[1].split(".")[0]))
+    with pytest.raises(LeaseLost):
+        jobs_of(chunked).write(*taken[:2], old)
+    jobs_of(chunked).write(*taken)
+    done = services.bulk.status(poisoned.job_id, local)
+    assert done.result_key != poisoned.result_key
+    assert content_of(services, poisoned.job_id, local) == undisturbed
 
 
 def test_a_reading_that_lost_its_lease_stops_at_the_next_chunk(chunked, upload, jobs_of, settings):
@@ -423,6 +440,22 @@ def test_a_conversion_that_was_taken_over_stops_and_leaves_nothing(chunked, conv
         jobs_of(chunked).convert(*held)
     assert list((settings.objects_dir / UNFINISHED).iterdir()) == []
     assert not [key for key in chunked.objects.names(job.job_id) if "converted" in key]
+
+
+def test_a_conversion_that_was_stopped_for_a_delete_that_failed_is_made_when_it_is_asked_for(
+    chunked, conversion, local, monkeypatch
+):
+    def away(_job_id):
+        raise JobStoreUnavailable("The database of the jobs does not answer.")
+
+    job, held = conversion
+    with monkeypatch.context() as patched:
+        patched.setattr(chunked.store, "delete", away)
+        with pytest.raises(JobStoreUnavailable):
+            chunked.bulk.delete(job.job_id, local)
+    chunked.bulk.result(job.job_id, "xlsx", local)
+    chunked.runner.run(chunked.store.variant(job.job_id, CONVERSION, "xlsx").job_id)
+    assert len(result_rows(chunked, job.job_id, local, "xlsx")) == 30
 
 
 def test_a_job_is_deleted_although_its_result_is_being_converted(chunked, conversion, jobs_of, local):
