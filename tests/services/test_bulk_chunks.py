@@ -448,7 +448,7 @@ def test_a_conversion_that_was_stopped_for_a_delete_that_failed_is_made_when_it_
     def away(_job_id):
         raise JobStoreUnavailable("The database of the jobs does not answer.")
 
-    job, held = conversion
+    job, _held = conversion
     with monkeypatch.context() as patched:
         patched.setattr(chunked.store, "delete", away)
         with pytest.raises(JobStoreUnavailable):
