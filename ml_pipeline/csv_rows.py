@@ -78,17 +78,21 @@ class _Repairs:
         self.names = [str(index) for index in range(len(shape.header))]
         self.refused: UnevenRow | None = None
         self._shape = shape
-        self._held: dict[int, list[str]] = {}
+        self._held: dict[int, tuple[str, ...]] = {}
         self._next = 0
 
     def take(self, row: pa_csv.InvalidRow) -> str:
         """Arrow's question what to do with a row. row.number counts the header's records and the rows from 1 on."""
         cells = self._cells(row.text)
         width = len(self.names)
-        if any(cell.strip() for cell in cells[width:]) or len(self._held) * width >= HELD_CELLS:
+        surplus = any(cell.strip() for cell in cells[width:]) if len(cells) > width else False
+        if surplus or len(self._held) * width >= HELD_CELLS:
             self.refused = self._uneven(row.number - self._shape.header_records + 1, row.actual_columns)
             return "error"
-        self._held[row.number - self._shape.header_records - 1] = [*cells, *[""] * (width - len(cells))][:width]
+        missing = width - len(cells)
+        self._held[row.number - self._shape.header_records - 1] = (
+            (*cells, *[""] * missing) if missing > 0 else tuple(cells[:width])
+        )
         return "skip"
 
     def merged(self, block: pa.RecordBatch) -> pa.RecordBatch:
@@ -113,6 +117,8 @@ class _Repairs:
 
     def _cells(self, text: str) -> list[str]:
         """The cells of one row; one too many where a quote of it is not closed."""
+        if self._shape.quote not in text:
+            return text.split(self._shape.delimiter)
         lines = io.StringIO(text, newline="")
         records = csv.reader(lines, delimiter=self._shape.delimiter, quotechar=self._shape.quote, strict=True)
         try:
