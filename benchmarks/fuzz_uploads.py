@@ -2,8 +2,9 @@
 
 `python -m benchmarks.fuzz_uploads [--files 2000] [--first 0]` reads them in processes that are watched: each file must be
 read or refused by a named error; no process may crash, take too long or take too much memory.
-`python -m benchmarks.fuzz_uploads --url http://127.0.0.1:5000` uploads them: no answer may be a 5xx, every job must end;
-with --pids, no process of the service may have taken too much memory (Linux).
+`python -m benchmarks.fuzz_uploads --serve` starts a service of its own with two workers (Linux) and uploads them: no answer
+may be a 5xx, every job must end, no process of the service may take too much memory.
+`python -m benchmarks.fuzz_uploads --url http://127.0.0.1:5000` uploads them to a service that runs; nobody looks at its memory.
 The exit code is 1 if anything of this did not hold. A file is a function of its number: a fault can be looked at again.
 """
 
@@ -22,15 +23,20 @@ from pathlib import Path
 
 import requests
 
+from benchmarks.bulk_memory import watched
 from benchmarks.fuzz_files import mutated
+from benchmarks.service_under_test import ServiceUnderTest
 from ml_pipeline.customer_files import ids_of, open_rows
 from ml_pipeline.errors import CustomerFileError
+from tests.ml_pipeline.toy_models import write_toy_pair
 
 MEMORY_LIMIT_MB = 1536
 FILE_SECONDS = 60.0
 JOBS_SECONDS = 900.0
 ROWS_PER_CHUNK = 25
 AT_ONCE = 2
+CUSTOMERS = [f"C{number:05}" for number in range(40)]
+SETTINGS = {"FLASK_ENV": "testing", "ALLOW_ANONYMOUS": "1", "ROWS_PER_CHUNK": "25", "MAX_JOBS_PER_CALLER": "100000"}
 ENDED = ("completed", "failed", "cancelled")
 READ, UNNAMED, CRASHED, TOO_SLOW, STUCK = "read", "unnamed", "crashed", "too slow", "stuck"
 
@@ -130,7 +136,7 @@ def _peak_mb() -> int:
 # ---- a running service
 
 
-def upload_files(url: str, numbers: Sequence[int], pids: Sequence[int]) -> Outcomes:
+def upload_files(url: str, numbers: Sequence[int]) -> Outcomes:
     """Uploads the files, AT_ONCE at a time, and waits for all jobs to end."""
     outcomes = Outcomes()
     jobs: dict[str, int] = {}
@@ -147,7 +153,6 @@ def upload_files(url: str, numbers: Sequence[int], pids: Sequence[int]) -> Outco
             told = error.get("error", "?") if isinstance(error, dict) else str(error or "").partition(":")[0]
             fault = STUCK if status["status"] not in ENDED else None
             outcomes.add(jobs[job_id], f"202 {status['status']} {told}".strip(), fault=fault)
-    outcomes.memory_mb = max((_high_water_mb(pid) for pid in pids), default=0)
     return outcomes
 
 
@@ -172,9 +177,15 @@ def _ends(session: requests.Session, url: str, jobs: list[str]) -> Iterator[tupl
             time.sleep(0.2)
 
 
-def _high_water_mb(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM")), 0)
+def serve_and_upload(numbers: Sequence[int]) -> Outcomes:
+    """Uploads the files to a service of our own, whose memory is watched."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        write_toy_pair(Path(folder) / "models", CUSTOMERS)
+        service = ServiceUnderTest(Path(folder) / "service", Path(folder) / "models", SETTINGS)
+        with service.running(), watched(service) as memory:
+            outcomes = upload_files(service.url, numbers)
+        outcomes.memory_mb = max(memory.resident.values()) >> 20
+    return outcomes
 
 
 # ---- what is printed
@@ -203,12 +214,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=2000, help="how many files")
     parser.add_argument("--first", type=int, default=0, help="the number of the first")
-    parser.add_argument("--url", help="the running service that they are sent to; default: only the readers")
-    parser.add_argument("--pids", type=int, nargs="*", default=[], help="processes of the service, for their memory")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", help="the running service that they are sent to; default: only the readers")
+    where.add_argument("--serve", action="store_true", help="start a service, send them to it and watch its memory")
     options = parser.parse_args(arguments)
     numbers = range(options.first, options.first + options.files)
     begun = time.monotonic()
-    outcomes = upload_files(options.url, numbers, options.pids) if options.url else read_files(numbers)
+    if options.serve:
+        outcomes = serve_and_upload(numbers)
+    else:
+        outcomes = upload_files(options.url, numbers) if options.url else read_files(numbers)
     sys.stdout.write(report(outcomes, time.monotonic() - begun) + "\n")
     return 0 if outcomes.held else 1
 
