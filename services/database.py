@@ -23,8 +23,10 @@ POSTGRES_PATIENCE = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
+    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=15s",
 }
-"""In the words of libpq: a server that is gone is noticed in seconds, not when TCP gives up."""
+"""In the words of libpq: a server that is gone is noticed in seconds, not when TCP gives up. And it takes back the locks of
+a process that froze in the middle of a transaction, before others that wait for them give up."""
 
 
 def open_engine(url: str, pooled: bool = True) -> sa.Engine:
