@@ -1,9 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 
 from services import database
 from services.database import Database, open_engine
 from services.errors import JobStoreUnavailable
-from services.job_table import one_job
+from services.job_table import Step, one_job
 from tests.services.job_tables import LEASE_SECONDS, Bench, Clock
 
 
@@ -16,17 +18,24 @@ def hasty_postgres(postgres_url, monkeypatch) -> str:
     return postgres_url
 
 
+def freeze(database: Database, job_id: str, meanwhile: Callable[[], object]) -> None:
+    """A transaction that locks the job, does nothing while something happens, and then goes on."""
+    with database.writing() as connection:
+        one_job(connection, job_id, lock=True)
+        meanwhile()
+        one_job(connection, job_id)
+
+
 @pytest.mark.server
 def test_a_process_that_freezes_while_it_holds_a_job_does_not_stop_the_watchdog_of_the_others(hasty_postgres):
     clock, frozen = Clock(open_engine(hasty_postgres)), Database(open_engine(hasty_postgres))
     bench = Bench(clock)
     lease, other = bench.begun(), bench.begun()
     clock.ahead = LEASE_SECONDS + 1
-    with pytest.raises(JobStoreUnavailable), frozen.writing() as connection:
-        one_job(connection, lease.job_id, lock=True)
-        taken = {step.job_id for step in bench.steps.end_expired_leases()}
-        assert {lease.job_id, other.job_id} <= taken
-        one_job(connection, lease.job_id)  # it wakes up
+    taken: list[Step] = []
+    with pytest.raises(JobStoreUnavailable):
+        freeze(frozen, lease.job_id, lambda: taken.extend(bench.steps.end_expired_leases()))
+    assert {lease.job_id, other.job_id} <= {step.job_id for step in taken}
     frozen.close()
     clock.close()
 
