@@ -39,7 +39,7 @@ from services.job_files import (
 from services.job_store import JobStore
 from services.job_table import GIVEN_UP, SCORE, Job, Lease, Step
 from services.model_registry import Model, ModelRegistry
-from services.object_store import ObjectStore
+from services.object_store import ObjectStore, named_failures
 from services.step_store import StepStore
 from services.uploads import UploadLimits, file_metadata
 
@@ -77,7 +77,7 @@ class BulkJobs:
         job, model = self._pinned(job, lease)
         chunks = _chunks(self._store.steps(job.job_id))
         staging = ChunkStaging(lease, chunks, self._steps, self._objects, self._dispatcher)
-        with self._objects.local(job.parameters["upload_key"]) as upload:
+        with self._objects.local(job.parameters["upload_key"]) as upload, named_failures():
             shape, batches = self._opened(job, upload, staging, model.snapshot)
             counts = staging.stage_all(batches, shape, _counted(job))
         name, size = str(job.parameters["filename"]), int(job.parameters["size"])

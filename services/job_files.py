@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ml_pipeline.file_shape import FileShape
 from services.job_table import Job
-from services.object_store import ObjectStore
+from services.object_store import ObjectStore, named_failures
 
 Positions = npt.NDArray[np.int64]
 
@@ -96,8 +96,8 @@ def write_chunk(path: Path, rows: pa.RecordBatch) -> None:
 
 
 def read_chunk(path: Path) -> pa.RecordBatch:
-    """Rows that `write_chunk` wrote, in memory."""
-    with pa.OSFile(str(path), "rb") as stream, pa.ipc.open_file(stream) as reader:
+    """Rows that `write_chunk` wrote, in memory. Raises ObjectStoreUnavailable."""
+    with named_failures(), pa.OSFile(str(path), "rb") as stream, pa.ipc.open_file(stream) as reader:
         return reader.get_batch(0)
 
 
@@ -108,6 +108,7 @@ def write_positions(path: Path, positions: Positions) -> None:
 
 
 def read_positions(path: Path) -> Positions:
-    """What `write_positions` wrote."""
-    loaded: Positions = np.load(path)
-    return loaded
+    """What `write_positions` wrote. Raises ObjectStoreUnavailable."""
+    with named_failures():
+        loaded: Positions = np.load(path)
+        return loaded

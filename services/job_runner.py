@@ -9,7 +9,15 @@ from functools import partial
 
 from ml_pipeline.errors import PipelineError
 from services.dispatcher import Dispatcher
-from services.errors import ChunkGivenUp, JobCrashed, JobStoreUnavailable, LeaseLost, ServiceError
+from services.errors import (
+    ChunkGivenUp,
+    JobCrashed,
+    JobStoreUnavailable,
+    LeaseLost,
+    ObjectStoreUnavailable,
+    ServiceError,
+    StorageFull,
+)
 from services.job_table import KINDS_OF_STEPS, QUEUE_OF, SCORE, Job, Lease, Step
 from services.logs import request_id_bound
 from services.step_store import StepStore
@@ -19,6 +27,8 @@ log = logging.getLogger(__name__)
 HEARTBEATS_PER_LEASE = 4
 SECONDS_PER_MESSAGE = 2.0
 """So long a worker stays with one job; then the queue has its say, so that a small job need not wait for a large one."""
+AWAY_WAITS_SECONDS = (2.0, 10.0)
+"""Before the second and the third attempt where the object store did not answer; after that the job fails for this reason."""
 CRASHED = (
     "The job met an internal error. The log has it under the job's request id; if it stays, "
     "report it with the file that it happens with."
@@ -78,8 +88,11 @@ class JobRunner:
         except JobStoreUnavailable:
             log.exception("job table away, the lease will run out", extra=facts)
         except (ServiceError, PipelineError) as problem:
-            log.warning("job failed", extra={**facts, "error": type(problem).__name__, "reason": str(problem)})
-            self._end(lease, partial(self._steps.fail, lease, type(problem).__name__, str(problem)))
+            name, message, wait = type(problem).__name__, str(problem), _wait_for(problem, step)
+            said = "job failed" if wait is None else "step put off"
+            log.warning(said, extra={**facts, "error": name, "reason": message})
+            how = self._steps.fail if wait is None else partial(self._steps.postpone, seconds=wait)
+            self._end(lease, partial(how, lease, name=name, message=message))
         except Exception:
             log.exception("step met an internal error", extra=facts)
             self._end(lease, partial(self._steps.give_back, lease, *_crashed(step)))
@@ -111,6 +124,15 @@ class JobRunner:
         finally:
             over.set()
             thread.join()
+
+
+def _wait_for(problem: Exception, step: Step) -> float | None:
+    """Seconds until another attempt may go better, None where it would not or was made: a network disk that is away comes back
+    by itself, one that is full does not."""
+    is_away = isinstance(problem, ObjectStoreUnavailable) and not isinstance(problem, StorageFull)
+    if not is_away or step.attempts > len(AWAY_WAITS_SECONDS):
+        return None
+    return AWAY_WAITS_SECONDS[max(step.attempts, 1) - 1]
 
 
 def _crashed(step: Step) -> tuple[str, str]:

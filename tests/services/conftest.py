@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from services import job_runner
 from services.bootstrap import Services, build_services
 from services.bulk_service import Caller
 from services.database import open_engine
@@ -64,6 +65,14 @@ def chunked(settings, queue, services) -> Services:
     """The same service with a worker of its own that cuts files into chunks of seven rows."""
     small = replace(settings, rows_per_chunk=SMALL_CHUNK)
     return patient(build_services(small, queue, worker_id="worker-7", tables=(services.store, services.steps)))
+
+
+@pytest.fixture
+def no_waits(monkeypatch) -> tuple[float, ...]:
+    """A step that is put off since the object store was away can be claimed again at once."""
+    waits = (0.0,) * len(job_runner.AWAY_WAITS_SECONDS)
+    monkeypatch.setattr(job_runner, "AWAY_WAITS_SECONDS", waits)
+    return waits
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Files in chunks: whoever does which, and whatever happens in between, the result is the same."""
 
 import errno
+import pkgutil
 from dataclasses import replace
 
 import pytest
@@ -178,6 +179,43 @@ def test_a_job_that_met_a_full_disk_goes_on_when_there_is_space(
     services.bulk.retry(job.job_id, local)
     chunked.runner.run(job.job_id)
     assert content_of(services, job.job_id, local) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "services.bulk_job.read_rows",
+        "services.chunk_staging.write_chunk",
+        "services.bulk_job.write_part",
+        "pyarrow.OSFile",
+        "services.bulk_job.assemble_result",
+    ],
+)
+def test_a_store_that_is_away_for_a_moment_delays_the_job(
+    chunked, upload, local, monkeypatch, no_waits, undisturbed, place
+):
+    what, away = pkgutil.resolve_name(place), iter(no_waits)
+
+    def answers_again(*facts, **options):
+        if next(away, None) is not None:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return what(*facts, **options)
+
+    job = upload(csv_of(ROWS))
+    monkeypatch.setattr(place, answers_again)
+    chunked.runner.run(job.job_id)
+    assert content_of(chunked, job.job_id, local) == undisturbed
+    assert next(away, None) is None
+
+
+def test_a_step_that_is_put_off_waits_before_its_next_attempt(chunked, upload, local, monkeypatch, settings):
+    job = upload(csv_of(ROWS))
+    (settings.objects_dir / job.parameters["upload_key"]).rename(settings.var_dir / "aside")
+    chunked.runner.run(job.job_id)
+    assert chunked.bulk.status(job.job_id, local).status == "processing"
+    (step,) = chunked.store.steps(job.job_id)
+    assert (step.status, step.attempts, step.error_name) == ("waiting", 1, "ObjectMissing")
+    assert step.not_before > step.updated_at + 1
 
 
 def test_an_internal_error_of_the_reading_is_tried_again_and_then_fails_without_its_raw_text(

@@ -232,11 +232,12 @@ def test_without_a_model_the_job_fails_with_the_reason(settings, queue, tmp_path
         built.bulk.result(job.job_id, None, local)
 
 
-def test_an_upload_that_vanished_fails_the_job_by_name(services, upload, settings, local):
+def test_an_upload_that_vanished_fails_the_job_by_name_when_it_stays_away(services, upload, settings, local, no_waits):
     job = upload("customer_id\nC1\n")
     (settings.var_dir / "objects" / job.parameters["upload_key"]).unlink()
     services.runner.run(job.job_id)
     assert services.bulk.status(job.job_id, local).error_name == ObjectMissing.__name__
+    assert services.store.steps(job.job_id)[0].attempts == 1 + len(no_waits)
 
 
 def test_a_conversion_that_fails_is_said_once_and_then_tried_again(services, upload, run_queue, local, monkeypatch):
