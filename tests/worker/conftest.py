@@ -1,5 +1,7 @@
 """Real workers on a real Redis, and jobs long enough to be met in the middle."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,13 +19,14 @@ from tests.conftest import CUSTOMERS, ServerProcess, environment_of, wait_until
 from worker.queue import CeleryQueue
 
 LOCAL = Caller("local", "request-1")
-ROWS = 400_000
+ROWS = 40_000
+ROWS_PER_CHUNK = 1000
 
 
 @pytest.fixture
 def worker_settings(server_settings: Settings) -> Settings:
     """Leases so long that a test which waits for one to run out fails; a file test may override this."""
-    return replace(server_settings, lease_seconds=60.0)
+    return replace(server_settings, lease_seconds=60.0, rows_per_chunk=ROWS_PER_CHUNK)
 
 
 @pytest.fixture
@@ -69,14 +72,37 @@ def upload(services: Services, tmp_path: Path) -> Callable[[int], Job]:
 
 def chunk_at_work(services: Services, job: Job) -> Step:
     """A chunk that somebody is working on, as soon as there is one."""
-
-    def leased() -> Step | None:
-        return next(
-            (step for step in services.store.steps(job.job_id) if (step.kind, step.status) == (SCORE, LEASED)), None
-        )
-
-    step: Step = wait_until(leased, "the first chunk")
+    step: Step = wait_until(lambda: leased_chunk(services, job), "the first chunk")
     return step
+
+
+def leased_chunk(services: Services, job: Job) -> Step | None:
+    """A chunk that somebody is working on now."""
+    steps = services.store.steps(job.job_id)
+    return next((step for step in steps if (step.kind, step.status) == (SCORE, LEASED)), None)
+
+
+def hold_at_work(services: Services, worker: ServerProcess, job: Job) -> Step:
+    """Stops the pool's one process in the middle of a chunk, and says which: it cannot be done before it is killed."""
+
+    def held() -> Step | None:
+        process = psutil.Process(int(str(chunk_at_work(services, job).worker_id).rpartition("/")[2]))
+        process.suspend()
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the halt", 5)
+        chunk = leased_chunk(services, job)
+        if chunk is None:
+            process.resume()
+        return chunk
+
+    assert len(children_of(worker)) == 1
+    step: Step = wait_until(held, "a chunk at work")
+    return step
+
+
+def kill_pool(worker: ServerProcess) -> None:
+    """kill -9 of the processes of a worker's pool."""
+    for child in children_of(worker):
+        os.kill(child, signal.SIGKILL)
 
 
 def ended(services: Services, job: Job, seconds: float = 60) -> Job:

@@ -10,10 +10,11 @@ import pyarrow.csv as pa_csv
 import pytest
 import redis
 
+from config import Settings
 from services.bootstrap import Services, build_services
-from services.job_table import DONE, GIVEN_UP, LEASED, SCORE, Job
+from services.job_table import DONE, GIVEN_UP, SCORE, Job
 from tests.conftest import CUSTOMERS, environment_of, wait_until
-from tests.worker.conftest import LOCAL, ROWS, children_of, chunk_at_work, ended
+from tests.worker.conftest import LOCAL, ROWS, children_of, ended, hold_at_work, kill_pool, leased_chunk
 from worker.celery_app import QUEUES
 from worker.queue import CeleryQueue
 
@@ -55,6 +56,7 @@ def attempts(services: Services, job: Job, number: int) -> int:
 
 def test_a_worker_does_a_job_and_its_conversion_and_its_parent_stays_light(services, start_worker, upload):
     worker = start_worker()
+    assert [list(one.queues) for one in services.steps.live_workers(100)] == [sorted(QUEUES)]
     job = upload(1000)
     ended(services, job)
     check_result(services, job, 1000)
@@ -68,17 +70,14 @@ def test_a_worker_does_a_job_and_its_conversion_and_its_parent_stays_light(servi
 
 def test_a_worker_says_which_queues_it_consumes_and_leaves_the_others_alone(services, start_worker, upload):
     start_worker("-Q", "training,finishing")
-    (worker,) = services.steps.live_workers(100)
-    assert list(worker.queues) == ["finishing", "training"]
     job = upload(10)
     start_worker("-Q", "bulk")
     ended(services, job)
-    start_worker()
-    assert sorted(sorted(one.queues) for one in services.steps.live_workers(100)) == [
-        ["bulk"],
-        ["bulk", "finishing", "training"],
-        ["finishing", "training"],
-    ]
+    told = sorted(list(one.queues) for one in services.steps.live_workers(100))
+    assert told == [["bulk"], ["finishing", "training"]]
+    (step, *_others) = services.store.steps(job.job_id)
+    (consumer,) = [one for one in services.steps.live_workers(100) if list(one.queues) == ["bulk"]]
+    assert str(step.worker_id).startswith(f"{consumer.worker_id}/")
 
 
 # ---- what is killed
@@ -87,9 +86,8 @@ def test_a_worker_says_which_queues_it_consumes_and_leaves_the_others_alone(serv
 def test_the_chunk_of_a_killed_pool_process_is_taken_up_at_once(services, start_worker, upload, worker_settings):
     worker = start_worker()
     job = upload(ROWS)
-    chunk = chunk_at_work(services, job)
-    for child in children_of(worker):
-        os.kill(child, signal.SIGKILL)
+    chunk = hold_at_work(services, worker, job)
+    kill_pool(worker)
     ended(services, job, seconds=worker_settings.lease_seconds / 2)
     assert attempts(services, job, chunk.number) == 2
     check_result(services, job, ROWS)
@@ -98,12 +96,11 @@ def test_the_chunk_of_a_killed_pool_process_is_taken_up_at_once(services, start_
 def test_a_chunk_that_kills_its_process_each_time_is_given_up_alone(services, start_worker, upload, worker_settings):
     worker = start_worker(MAX_ATTEMPTS="2")
     job = upload(ROWS)
-    poison = chunk_at_work(services, job).number
-    for _ in range(2):
-        wait_until(lambda: is_at_work(services, job, poison), "the poisonous chunk")
-        for child in children_of(worker):
-            os.kill(child, signal.SIGKILL)
-        wait_until(lambda: not is_at_work(services, job, poison), "the end of its lease", 10)
+    poison = hold_at_work(services, worker, job).number
+    kill_pool(worker)
+    wait_until(lambda: leased_chunk(services, job) is None, "the end of its lease", worker_settings.lease_seconds / 2)
+    assert hold_at_work(services, worker, job).number == poison
+    kill_pool(worker)
     done = ended(services, job, seconds=worker_settings.lease_seconds / 2)
     chunks = [step for step in services.store.steps(job.job_id) if step.kind == SCORE]
     assert [step.number for step in chunks if step.status == GIVEN_UP] == [poison]
@@ -111,16 +108,10 @@ def test_a_chunk_that_kills_its_process_each_time_is_given_up_alone(services, st
     assert done.rows_processed == ROWS
 
 
-def is_at_work(services: Services, job: Job, number: int) -> bool:
-    return any(
-        (step.kind, step.number, step.status) == (SCORE, number, LEASED) for step in services.store.steps(job.job_id)
-    )
-
-
 def test_a_worker_killed_in_the_middle_of_a_job_loses_nothing(services, start_worker, upload):
     worker = start_worker(LEASE_SECONDS="3")
     job = upload(ROWS)
-    chunk = chunk_at_work(services, job)
+    chunk = hold_at_work(services, worker, job)
     for pid in (worker.pid, *children_of(worker)):
         os.kill(pid, signal.SIGKILL)
     worker.process.wait()
@@ -133,23 +124,34 @@ def test_a_worker_killed_in_the_middle_of_a_job_loses_nothing(services, start_wo
 # ---- what the queue loses or doubles
 
 
-def test_an_emptied_queue_loses_no_job(services, start_worker, upload, worker_settings):
+def test_jobs_whose_messages_were_lost_or_doubled_or_never_sent_are_done_once(
+    services, start_worker, upload, worker_settings, tmp_path
+):
     jobs = [upload(1000) for _ in range(3)]
     redis.Redis.from_url(worker_settings.redis_url).flushall()
+    doubled = upload(1000)
+    for _ in range(5):
+        CeleryQueue(worker_settings).send("bulk", doubled.job_id)
+    unsent = upload_without_redis(services, worker_settings, tmp_path)
     start_worker()
-    for job in jobs:
+    for job in (*jobs, doubled):
         ended(services, job)
         check_result(services, job, 1000)
-
-
-def test_a_message_delivered_many_times_runs_each_step_once(services, start_worker, upload, worker_settings):
-    job = upload(1000)
-    for _ in range(5):
-        CeleryQueue(worker_settings).send("bulk", job.job_id)
-    start_worker()
-    ended(services, job)
+    ended(services, unsent)
     wait_until(lambda: CeleryQueue(worker_settings).depth("bulk") == 0, "the end of the messages")
-    assert {(step.attempts, step.fence) for step in services.store.steps(job.job_id)} == {(1, 1)}
+    for job in (*jobs, doubled, unsent):
+        assert {step.attempts for step in services.store.steps(job.job_id)} == {1}
+
+
+def upload_without_redis(services: Services, settings: Settings, folder: Path) -> Job:
+    away = replace(settings, redis_url="redis://127.0.0.1:1/0")
+    built = build_services(away, CeleryQueue(away), tables=(services.store, services.steps), objects=services.objects)
+    path = folder / "received-too"
+    path.write_text("customer_id\nC00001\n")
+    job = built.bulk.upload(path, "a.csv", LOCAL)
+    assert (job.status, job.enqueued_at) == ("queued", None)
+    assert built.health.report()["queue"]["error"] == "QueueUnavailable"
+    return job
 
 
 def test_each_queue_has_its_own_messages(worker_settings, services):
@@ -165,18 +167,6 @@ def test_messages_carry_ids_only(worker_settings, services, upload):
     raw = redis.Redis.from_url(worker_settings.redis_url).lrange("bulk", 0, -1)[0]
     assert len(raw) < 2000
     assert b"customers.csv" not in raw
-
-
-def test_an_upload_while_redis_is_away_runs_when_it_is_back(worker_settings, services, tmp_path, start_worker):
-    away = replace(worker_settings, redis_url="redis://127.0.0.1:1/0")
-    built = build_services(away, CeleryQueue(away), tables=(services.store, services.steps), objects=services.objects)
-    path = tmp_path / "received"
-    path.write_text("customer_id\nC00001\n")
-    job = built.bulk.upload(path, "a.csv", LOCAL)
-    assert (job.status, job.enqueued_at) == ("queued", None)
-    assert built.health.report()["queue"]["error"] == "QueueUnavailable"
-    start_worker()
-    ended(services, job)
 
 
 def test_the_documented_command_says_what_is_wrong_with_the_configuration(start_program, settings):

@@ -13,11 +13,12 @@ from services.bootstrap import Services
 from services.job_table import LEASED, Job
 from tests.conftest import ServerProcess, wait_until
 from tests.tcp_proxy import TcpProxy
-from tests.worker.conftest import ROWS, children_of, chunk_at_work, ended, seconds_to_end
+from tests.worker.conftest import children_of, chunk_at_work, ended, seconds_to_end
 
 pytestmark = pytest.mark.server
 
 STUCK = "tests.worker.gets_stuck"
+ROWS = 400_000
 
 
 @pytest.fixture
