@@ -14,7 +14,7 @@ import services.migrations
 from config import ROOT
 from services.database import Database, open_engine
 from services.job_store import JobStore
-from services.job_table import CONVERT, READ, schema
+from services.job_table import CONVERT, READ, SCORE, schema
 from services.migrations import HEAD
 from services.step_store import StepStore
 
@@ -69,7 +69,7 @@ def upgrade(engine: sa.Engine, revision: str) -> None:
         (command.upgrade if revision == HEAD else command.downgrade)(config, revision)
 
 
-def test_jobs_that_were_open_before_there_were_steps_begin_anew_and_the_way_back_is_there(engine):
+def test_jobs_of_before_there_were_steps_begin_anew_unless_they_are_completed_and_the_way_back_is_there(engine):
     upgrade(engine, HEAD)
     upgrade(engine, "0001")
     row = "INSERT INTO jobs (job_id, kind, queue, owner, request_id, status, parameters, metadata, rows_processed, created_at, updated_at) "
@@ -79,14 +79,26 @@ def test_jobs_that_were_open_before_there_were_steps_begin_anew_and_the_way_back
             ("runs", "bulk_predict", "processing"),
             ("done", "bulk_predict", "completed"),
             ("turns", "convert_result", "queued"),
+            ("failed", "bulk_predict", "failed"),
         ):
+            parameters = '{"shape": {"format": "xlsx"}}' if kind == "bulk_predict" else "{}"
             connection.execute(
-                sa.text(f"{row} VALUES (:job_id, :kind, 'bulk', 'local', 'r', :status, '{{}}', '{{}}', 7, 1, 1)"),
-                {"job_id": job_id, "kind": kind, "status": status},
+                sa.text(f"{row} VALUES (:job_id, :kind, 'bulk', 'local', 'r', :status, :parameters, '{{}}', 7, 1, 1)"),
+                {"job_id": job_id, "kind": kind, "status": status, "parameters": parameters},
             )
+        connection.execute(sa.text("UPDATE jobs SET rows_total = 120000 WHERE job_id = 'done'"))
     store, steps = JobStore(Database(engine)), StepStore(Database(engine), 15, 3)
     assert steps.claim("waits", "w")[1].kind == READ
     assert steps.claim("runs", "w")[1].kind == READ
     assert steps.claim("turns", "w")[1].kind == CONVERT
     assert steps.claim("done", "w") is None
     assert (store.get("runs").rows_processed, store.get("done").rows_processed) == (0, 7)
+    assert store.get("done").parameters["result_format"] == "xlsx"
+    assert [(step.kind, step.first_row, step.rows) for step in store.steps("done")] == [
+        (SCORE, 0, 50_000),
+        (SCORE, 50_000, 50_000),
+        (SCORE, 100_000, 20_000),
+    ]
+    assert steps.claim("failed", "w") is None
+    assert store.retry("failed").rows_processed == 0
+    assert steps.claim("failed", "w")[1].kind == READ
