@@ -60,13 +60,14 @@ class JobRunner:
         self._work = work
         self._seconds_per_message = seconds_per_message
 
-    def run(self, job_id: str) -> None:
+    def run(self, job_id: str, queue: str | None = None) -> None:
         """Works on what can be claimed of the job, for a while; a job that is taken, over or gone is left alone.
 
-        It stays with steps of one queue: whoever scores does not wait for a receiver of webhooks.
+        It stays with steps of one queue, the one that the message came from (None: that of the first step): whoever scores
+        does not wait for a receiver of webhooks, not even for a message that was left over when the job ended.
         """
         begun = time.monotonic()
-        kinds: Collection[str] = KINDS_OF_STEPS
+        kinds: Collection[str] = KINDS_OF_QUEUE.get(queue or "", KINDS_OF_STEPS)
         while claimed := self._steps.claim(job_id, self._worker_id, kinds):
             job, step, lease = claimed
             with request_id_bound(job.request_id), self._heartbeat(lease):

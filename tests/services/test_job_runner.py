@@ -84,9 +84,11 @@ def test_a_worker_that_scores_leaves_the_webhook_to_whoever_finishes(bench, mess
             bench.steps.finish(lease)
 
     both = JobRunner(bench.steps, Dispatcher(messages, bench.steps), "w1", 15, {WRITE: work, NOTIFY: work})
-    both.run(job_id)
+    both.run(job_id, "bulk")
     assert (done, messages.sent) == ([WRITE], [("finishing", job_id)])
-    both.run(job_id)
+    both.run(job_id, "bulk")  # a message that was left over
+    assert done == [WRITE]
+    both.run(job_id, "finishing")
     assert done == [WRITE, NOTIFY]
 
 
