@@ -39,6 +39,8 @@ from services.job_table import (
 )
 
 OWN_SENDING_SECONDS = 2.0
+NOTIFY_ATTEMPTS = 6
+"""At least so often a webhook is tried, since attempts that a receiver refuses count as well (webhooks.py)."""
 _ORDER = sa.case({kind: place for place, kind in enumerate(KINDS_OF_STEPS)}, value=steps.c.kind)
 
 
@@ -210,7 +212,7 @@ class StepStore:
         self, connection: sa.Connection, step: Step, now: float, name: str, message: str
     ) -> str:
         this = (steps.c.job_id == step.job_id, steps.c.kind == step.kind, steps.c.number == step.number)
-        if step.attempts < self._max_attempts:
+        if step.attempts < self._max_attempts or (step.kind == NOTIFY and step.attempts < NOTIFY_ATTEMPTS):
             connection.execute(steps.update().where(*this).values(_released(now)))
             return WAITING
         why = {"status": GIVEN_UP, "error_name": name, "error_message": message, "finished_at": now}
@@ -347,7 +349,9 @@ def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _held(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
-    return (*_is(lease), steps.c.fence == lease.fence, steps.c.status == LEASED)
+    """By this worker, in this claim: a notification begins anew with each end of the job, and its fences with it."""
+    by_it = (steps.c.worker_id == lease.worker_id, steps.c.fence == lease.fence, steps.c.status == LEASED)
+    return (*_is(lease), *by_it)
 
 
 def _held_by_worker(worker_id: str) -> tuple[sa.ColumnElement[bool], ...]:

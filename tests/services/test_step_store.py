@@ -5,7 +5,8 @@ import pytest
 
 from services.errors import LeaseLost
 from services.job_table import CONVERT, NOTIFY, READ, SCORE, WRITE, Lease, Worker
-from services.step_store import WaitingSteps
+from services.step_store import NOTIFY_ATTEMPTS, WaitingSteps
+from services.webhooks import WAITS_SECONDS
 from tests.services.job_tables import LEASE_SECONDS, new_conversion, new_job
 
 WITH_WEBHOOK = {"parameters": {"webhook_url": "https://hooks.example.com/x"}}
@@ -320,9 +321,34 @@ def test_a_job_without_a_webhook_tells_nobody(bench):
 
 def test_a_notification_that_is_given_up_leaves_the_job_as_it_is(bench):
     job_id = bench.completed(1, **WITH_WEBHOOK)
-    for _ in range(2):
+    for _ in range(NOTIFY_ATTEMPTS):
         bench.steps.give_back(bench.claim(job_id)[2], "Crashed", "why")
     assert bench.store.get(job_id).status == "completed"
+    assert bench.statuses(job_id)[NOTIFY, 0] == "given_up"
+
+
+def test_who_told_of_an_end_before_a_retry_says_nothing_of_the_next_one(bench):
+    job_id = bench.staged(1, **WITH_WEBHOOK)
+    bench.store.cancel(job_id)
+    first = bench.claim(job_id, "w1")[2]
+    bench.store.retry(job_id)
+    bench.store.cancel(job_id)
+    second = bench.claim(job_id, "w2")[2]
+    with pytest.raises(LeaseLost):
+        bench.steps.finish(first)
+    bench.steps.finish(second)
+
+
+def test_a_worker_that_is_lost_between_refused_calls_does_not_end_the_notification(bench):
+    job_id = bench.completed(1, **WITH_WEBHOOK)
+    for _ in range(3):
+        bench.steps.postpone(bench.claim(job_id)[2], 0, "NotDelivered", "503")
+    bench.claim(job_id)
+    bench.lose_worker()
+    assert bench.statuses(job_id)[NOTIFY, 0] == "waiting"
+    for _ in range(len(WAITS_SECONDS) + 1 - 4):
+        bench.claim(job_id)
+        bench.lose_worker()
     assert bench.statuses(job_id)[NOTIFY, 0] == "given_up"
 
 
