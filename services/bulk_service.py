@@ -19,7 +19,7 @@ from ml_pipeline.file_shape import FileShape
 from ml_pipeline.result_files import MEDIA_TYPES, assemble_result
 from ml_pipeline.result_parts import write_part
 from services.dispatcher import Dispatcher
-from services.errors import IdempotencyConflict, InvalidRequest
+from services.errors import IdempotencyConflict, InvalidRequest, JobStoreUnavailable
 from services.job_files import upload_key
 from services.job_progress import progress_of
 from services.job_results import ConversionUnderWay, JobResults, PartialFile, ResultFile
@@ -181,8 +181,17 @@ class BulkService:
         try:
             yield
         except BaseException:
-            self._objects.delete_below(job_id)
+            if not self._may_be_recorded(job_id):
+                self._objects.delete_below(job_id)
             raise
+
+    def _may_be_recorded(self, job_id: str) -> bool:
+        """A link to the database that breaks at the very end leaves the job there. Where nobody answers, the files stay: the
+        watchdog removes those without a job."""
+        try:
+            return bool(self._store.known([job_id]))
+        except JobStoreUnavailable:
+            return True
 
     # ---- watching
 

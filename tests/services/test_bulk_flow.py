@@ -21,6 +21,7 @@ from services.errors import (
     RequestTooLarge,
     UnknownJob,
 )
+from services.uploads import UploadOptions
 from tests.conftest import CUSTOMERS
 from tests.services.bulk_files import ADDED, workbook
 
@@ -218,6 +219,29 @@ def test_an_upload_that_cannot_be_recorded_leaves_no_file(services, upload, sett
     with pytest.raises(JobStoreUnavailable):
         upload("customer_id\nC1\n")
     assert services.objects.folders() == {}
+
+
+@pytest.mark.parametrize("still_away", [True, False])
+def test_an_upload_whose_answer_was_lost_after_it_was_recorded_is_the_job_of_the_next_try(
+    services, upload, run_queue, local, monkeypatch, still_away
+):
+    def recorded_but_away(new, limit):
+        add(new, limit)
+        raise JobStoreUnavailable("The link broke.")
+
+    def away(_job_ids):
+        raise JobStoreUnavailable("The link is still broken.")
+
+    add, options = services.store.add, UploadOptions(idempotency_key="order 4711")
+    with monkeypatch.context() as patched:
+        patched.setattr(services.store, "add", recorded_but_away)
+        if still_away:
+            patched.setattr(services.store, "known", away)
+        with pytest.raises(JobStoreUnavailable):
+            upload("customer_id\nC00001\n", options=options)
+    job = upload("customer_id\nC00001\n", options=options)
+    services.runner.run(job.job_id)
+    assert services.bulk.status(job.job_id, local).status == "completed"
 
 
 def test_without_a_model_the_job_fails_with_the_reason(settings, queue, tmp_path, local):
