@@ -20,21 +20,15 @@ from ml_pipeline.snapshot import Snapshot, result_columns
 from services.chunk_staging import ChunkStaging
 from services.dispatcher import Dispatcher
 from services.errors import ObjectStoreUnavailable
-from services.job_files import (
-    Positions,
-    chunks_folder,
+from services.job_files import Positions, keep_shape, read_chunk, read_positions, shape_of, write_positions
+from services.job_keys import (
+    clear_chunks,
     converted_key,
     customers_key,
     failed_part_key,
-    keep_shape,
     part_key,
-    parts_folder,
     positions_key,
-    read_chunk,
-    read_positions,
     result_key,
-    shape_of,
-    write_positions,
 )
 from services.job_store import JobStore
 from services.job_table import GIVEN_UP, SCORE, Job, Lease, Step
@@ -168,10 +162,9 @@ class BulkJobs:
         return np.flatnonzero(seen)
 
     def _clear(self, job_id: str) -> None:
-        """What stays behind here is removed with the job: it is no reason to fail one that is completed."""
+        """What stays behind here is removed later (retention.py): it is no reason to fail a job that is completed."""
         try:
-            self._objects.delete_below(chunks_folder(job_id))
-            self._objects.delete_below(parts_folder(job_id))
+            clear_chunks(self._objects, job_id)
         except ObjectStoreUnavailable as problem:
             log.warning("chunks are left behind", extra={"job_id": job_id, "reason": str(problem)})
 

@@ -20,7 +20,7 @@ from ml_pipeline.result_files import MEDIA_TYPES, assemble_result
 from ml_pipeline.result_parts import write_part
 from services.dispatcher import Dispatcher
 from services.errors import IdempotencyConflict, InvalidRequest, JobStoreUnavailable
-from services.job_files import upload_key
+from services.job_keys import upload_key
 from services.job_progress import progress_of
 from services.job_results import ConversionUnderWay, JobResults, PartialFile, ResultFile
 from services.job_store import JobStore, too_many_jobs

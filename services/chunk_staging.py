@@ -8,7 +8,8 @@ import pyarrow as pa
 from ml_pipeline.customer_files import RowCounts, ids_of
 from ml_pipeline.file_shape import FileShape
 from services.dispatcher import Dispatcher
-from services.job_files import chunk_key, write_chunk
+from services.job_files import write_chunk
+from services.job_keys import chunk_key
 from services.job_table import SCORE, Lease, Step
 from services.object_store import ObjectStore
 from services.step_store import StepStore

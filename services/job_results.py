@@ -20,7 +20,8 @@ from services.errors import (
     JobOver,
     ObjectStoreUnavailable,
 )
-from services.job_files import customers_key, read_positions, shape_of
+from services.job_files import read_positions, shape_of
+from services.job_keys import customers_key
 from services.job_store import JobStore
 from services.job_table import (
     CANCELLED,

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from services.database import Database
 from services.errors import JobInProgress, JobOver, NothingToRetry, TooManyJobs
 from services.job_table import (
+    BULK,
     CANCELLED,
     COMPLETED,
     GIVEN_UP,
@@ -125,6 +126,14 @@ class JobStore:
                 jobs.c.parent_id.is_(None), jobs.c.status.not_in(OPEN), jobs.c.completed_at < cutoff
             )
             return list(connection.execute(ended.order_by(jobs.c.completed_at).limit(limit)).scalars())
+
+    def done_with_all_rows(self, within_seconds: float) -> list[str]:
+        """Bulk jobs that were completed so lately, without a chunk that could be tried again."""
+        given_up = sa.select(steps.c.job_id).where(steps.c.job_id == jobs.c.job_id, steps.c.status == GIVEN_UP)
+        with self._database.reading() as connection:
+            since = self._database.now(connection) - within_seconds
+            done = (jobs.c.kind == BULK, jobs.c.status == COMPLETED, jobs.c.completed_at > since)
+            return list(connection.execute(sa.select(jobs.c.job_id).where(*done, ~given_up.exists())).scalars())
 
     def known(self, job_ids: Collection[str]) -> set[str]:
         """Those of the ids that are jobs."""

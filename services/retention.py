@@ -3,6 +3,7 @@
 import logging
 
 from services.errors import JobInProgress, UnknownJob
+from services.job_keys import clear_chunks
 from services.job_store import JobStore
 from services.object_store import ObjectStore
 
@@ -13,6 +14,9 @@ ORPHAN_SECONDS = 3600.0
 """A job is recorded after its file is stored, and deleted before: files without a job may just be between the two."""
 
 UNFINISHED_SECONDS = 86_400.0
+LEFT_BEHIND_SECONDS = 86_400.0
+"""Whoever completed a job removes its chunks; he may die in between, or another come too late with a part. For so long after
+that somebody looks."""
 IDS_PER_QUESTION = 500
 
 
@@ -25,7 +29,8 @@ class Retention:
         self._days = days
 
     def tidy(self) -> None:
-        """Removes jobs whose time is over (0 days: never), files without a job, and what was being written when a process died.
+        """Removes jobs whose time is over (0 days: never), files without a job, chunks and parts of which the result is made, and
+        what was being written when a process died.
 
         Raises what the stores raise.
         """
@@ -33,6 +38,8 @@ class Retention:
             for job_id in self._store.ended_before(self._days * SECONDS_PER_DAY):
                 self._remove(job_id)
         self._remove_orphans()
+        for job_id in self._store.done_with_all_rows(LEFT_BEHIND_SECONDS):
+            clear_chunks(self._objects, job_id)
         self._objects.forget_unfinished(UNFINISHED_SECONDS)
 
     def _remove(self, job_id: str) -> None:

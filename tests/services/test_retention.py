@@ -1,10 +1,14 @@
 import os
+import subprocess
+import sys
 import time
 import uuid
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
+from config import ROOT
 from services.bootstrap import build_services
 from services.errors import UnknownJob
 from services.object_store import UNFINISHED
@@ -73,6 +77,23 @@ def test_a_job_whose_result_is_being_converted_stays(services, upload, run_queue
     assert services.objects.exists(services.bulk.status(job.job_id, local).result_key)
 
 
+def test_what_a_result_was_made_of_goes_also_where_its_maker_died_before_and_stays_where_rows_can_be_tried_again(
+    services, upload, tidy
+):
+    done, given_up, open_job = upload(FILE), upload(FILE), upload(FILE)
+    for job in (done, given_up):
+        services.runner.run(job.job_id)
+    lost = sa.text("UPDATE steps SET status = 'given_up' WHERE kind = 'score' AND job_id = :job_id")
+    with services.store._database.writing() as connection:
+        connection.execute(lost, {"job_id": given_up.job_id})
+    for job in (done, given_up, open_job):
+        for place in ("chunks/000001-1.arrow", "parts/000001-1.csv"):
+            with services.objects.create(f"{job.job_id}/{place}") as path:
+                path.write_text("left behind")
+    tidy(30)
+    assert [len(services.objects.names(job.job_id)) for job in (done, given_up, open_job)] == [3, 5, 3]
+
+
 def test_what_was_being_written_when_a_process_died_goes_after_a_day(services, settings, tidy):
     services.objects.check()
     left = settings.objects_dir / UNFINISHED / "half"
@@ -90,3 +111,10 @@ def test_the_watchdog_of_a_service_tidies_by_its_settings(settings, queue, uploa
     build_services(strict, queue, tables=(services.store, services.steps)).watchdog.tidy()
     with pytest.raises(UnknownJob):
         services.bulk.status(job.job_id, local)
+
+
+def test_a_worker_that_only_watches_and_tidies_loads_neither_arrays_nor_the_pipeline():
+    """Its main process forks the others: what it has loaded, all have, and threads of libraries do not survive a fork."""
+    heavy = "print([name for name in ('numpy', 'pyarrow', 'ml_pipeline') if name in sys.modules])"
+    found = [sys.executable, "-c", f"import sys, worker.watchdog_thread; {heavy}"]
+    assert subprocess.run(found, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"
