@@ -136,7 +136,7 @@ def test_the_age_of_a_folder_is_that_of_its_newest_file(objects, tmp_path):
     assert 0 <= ages[mixed] < 100
 
 
-@pytest.mark.parametrize("name", ["models", "tables", "JOB", uuid.uuid4().hex + "0", str(uuid.uuid4())])
+@pytest.mark.parametrize("name", ["models", "tables", "JOB", "0123456789abcdef" * 2 + "0", str(uuid.UUID(int=1))])
 def test_published_models_and_what_others_keep_beside_are_not_taken_for_jobs(objects, name):
     put(objects, f"{name}/file", b"{}")
     assert objects.folders() == {}

@@ -82,7 +82,7 @@ def leased_chunk(services: Services, job: Job) -> Step | None:
     return next((step for step in steps if (step.kind, step.status) == (SCORE, LEASED)), None)
 
 
-def hold_at_work(services: Services, worker: ServerProcess, job: Job) -> Step:
+def hold_at_work(services: Services, job: Job) -> Step:
     """Stops the pool's one process in the middle of a chunk, and says which: it cannot be done before it is killed."""
 
     def held() -> Step | None:

@@ -86,7 +86,7 @@ def test_a_worker_says_which_queues_it_consumes_and_leaves_the_others_alone(serv
 def test_the_chunk_of_a_killed_pool_process_is_taken_up_at_once(services, start_worker, upload, worker_settings):
     worker = start_worker()
     job = upload(ROWS)
-    chunk = hold_at_work(services, worker, job)
+    chunk = hold_at_work(services, job)
     kill_pool(worker)
     ended(services, job, seconds=worker_settings.lease_seconds / 2)
     assert attempts(services, job, chunk.number) == 2
@@ -96,10 +96,10 @@ def test_the_chunk_of_a_killed_pool_process_is_taken_up_at_once(services, start_
 def test_a_chunk_that_kills_its_process_each_time_is_given_up_alone(services, start_worker, upload, worker_settings):
     worker = start_worker(MAX_ATTEMPTS="2")
     job = upload(ROWS)
-    poison = hold_at_work(services, worker, job).number
+    poison = hold_at_work(services, job).number
     kill_pool(worker)
     wait_until(lambda: leased_chunk(services, job) is None, "the end of its lease", worker_settings.lease_seconds / 2)
-    assert hold_at_work(services, worker, job).number == poison
+    assert hold_at_work(services, job).number == poison
     kill_pool(worker)
     done = ended(services, job, seconds=worker_settings.lease_seconds / 2)
     chunks = [step for step in services.store.steps(job.job_id) if step.kind == SCORE]
@@ -111,7 +111,7 @@ def test_a_chunk_that_kills_its_process_each_time_is_given_up_alone(services, st
 def test_a_worker_killed_in_the_middle_of_a_job_loses_nothing(services, start_worker, upload):
     worker = start_worker(LEASE_SECONDS="3")
     job = upload(ROWS)
-    chunk = hold_at_work(services, worker, job)
+    chunk = hold_at_work(services, job)
     for pid in (worker.pid, *children_of(worker)):
         os.kill(pid, signal.SIGKILL)
     worker.process.wait()
