@@ -1,6 +1,6 @@
 """Steps as workers and the watchdog use them: claim, renew, commit once, give back, take from those who fell silent."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,9 +168,8 @@ class StepStore:
         """The step is to be claimed again, in so many seconds at the earliest, for this reason. Raises LeaseLost."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            self._hold(connection, lease, now)
             why = {"not_before": now + seconds, "error_name": name, "error_message": message}
-            connection.execute(steps.update().where(*_is(lease)).values(_released(now) | why))
+            self._hold(connection, lease, now, **_released(now) | why)
 
     def fail(self, lease: Lease, name: str, message: str) -> None:
         """The job ends without a result, for a reason that another attempt would not change. Raises LeaseLost."""
@@ -211,7 +210,7 @@ class StepStore:
     def _after_a_failed_attempt(
         self, connection: sa.Connection, step: Step, now: float, name: str, message: str
     ) -> str:
-        this = (steps.c.job_id == step.job_id, steps.c.kind == step.kind, steps.c.number == step.number)
+        this = _is(step)
         if step.attempts < self._max_attempts or (step.kind == NOTIFY and step.attempts < NOTIFY_ATTEMPTS):
             connection.execute(steps.update().where(*this).values(_released(now)))
             return WAITING
@@ -229,16 +228,23 @@ class StepStore:
 
     def end_expired_leases(self) -> list[Step]:
         """Takes back what silent workers held. Returns these steps as they were."""
-        with self._database.reading() as connection:
-            if not steps_of(connection, *_expired(self._database.now(connection))):
-                return []
-        return self._take_back(_expired)
+        return self._take_back(_expired, self._count_lost)
 
     def release_process(self, worker_id: str) -> list[Step]:
         """Takes back at once what a process held that was lost; its attempts count. Returns these steps as they were."""
-        return self._take_back(lambda _now: (steps.c.worker_id == worker_id, steps.c.status == LEASED))
+        return self._take_back(
+            lambda _now: (steps.c.worker_id == worker_id, steps.c.status == LEASED), self._count_lost
+        )
 
-    def _take_back(self, conditions: Any) -> list[Step]:
+    def _count_lost(self, connection: sa.Connection, step: Step, now: float) -> None:
+        self._after_a_failed_attempt(connection, step, now, *_worker_lost(step))
+
+    def _take_back(
+        self,
+        conditions: Callable[[float], tuple[sa.ColumnElement[bool], ...]],
+        take: Callable[[sa.Connection, Step, float], None],
+    ) -> list[Step]:
+        """Job by job: whoever held the locks of several would meet others that hold them in another order."""
         with self._database.reading() as connection:
             held = steps_of(connection, *conditions(self._database.now(connection)))
         taken = []
@@ -247,7 +253,7 @@ class StepStore:
                 now = self._database.now(connection)
                 _lock(connection, job_id)
                 for step in steps_of(connection, steps.c.job_id == job_id, *conditions(now)):
-                    self._after_a_failed_attempt(connection, step, now, *_worker_lost(step))
+                    take(connection, step, now)
                     taken.append(step)
         return taken
 
@@ -256,15 +262,12 @@ class StepStore:
 
         Returns these steps as they were.
         """
-        with self._database.writing() as connection:
-            now = self._database.now(connection)
-            its_own = _held_by_worker(worker_id)
-            for job_id in sorted({step.job_id for step in steps_of(connection, *its_own)}):
-                _lock(connection, job_id)
-            released = steps_of(connection, *its_own)
-            given_back = _released(now) | {"attempts": steps.c.attempts - 1}
-            connection.execute(steps.update().where(*its_own).values(given_back))
-            return released
+        its_own = _held_by_worker(worker_id)
+        return self._take_back(lambda _now: its_own, self._return_uncounted)
+
+    def _return_uncounted(self, connection: sa.Connection, step: Step, now: float) -> None:
+        given_back = _released(now) | {"attempts": steps.c.attempts - 1}
+        connection.execute(steps.update().where(*_is(step)).values(given_back))
 
     def is_holding(self, worker_id: str) -> bool:
         """Whether a worker or one of its processes has a step to work on."""
@@ -344,7 +347,7 @@ def _at_least(rows: int) -> sa.ColumnElement[int]:
     return sa.case((jobs.c.rows_read > rows, jobs.c.rows_read), else_=rows)
 
 
-def _is(lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
+def _is(lease: Lease | Step) -> tuple[sa.ColumnElement[bool], ...]:
     return steps.c.job_id == lease.job_id, steps.c.kind == lease.kind, steps.c.number == lease.number
 
 

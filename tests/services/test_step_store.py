@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -390,3 +391,25 @@ def test_messages_are_noted_while_chunks_are_claimed_and_committed(bench):
 
     assert at_once(work, work, note, note) == [None] * 4
     assert bench.store.get(job_id).rows_processed == chunks
+
+
+def test_workers_go_and_steps_are_put_off_while_others_claim_them(bench):
+    """Each as above, and whoever locked several jobs at once waited for another who locked them in another order."""
+    job_ids = [bench.staged(*[1] * 10) for _ in range(3)]
+    loops = range(15)
+
+    def claim_and_put_off(worker: str, order: int) -> None:
+        for _ in loops:
+            for job_id in job_ids[::order]:
+                if claimed := bench.steps.claim(job_id, worker):
+                    with suppress(LeaseLost):
+                        bench.steps.postpone(claimed[2], 0, "NotDelivered", "503")
+                bench.steps.claim(job_id, worker)
+
+    def go() -> None:
+        for _ in loops:
+            bench.steps.release_worker("w1")
+            bench.steps.release_worker("w2")
+
+    workers = [lambda w=w, o=o: claim_and_put_off(w, o) for w, o in (("w1", 1), ("w2", -1), ("w1", 1), ("w2", -1))]
+    assert at_once(*workers, go, go) == [None] * 6
