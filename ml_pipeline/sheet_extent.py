@@ -13,10 +13,12 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.errors import TooManyCells, UnpacksTooLarge
+from ml_pipeline.errors import DamagedFile, TooManyCells, UnpacksTooLarge
 
 CELLS_LIMIT = 16_000_000
 """A reader takes about 32 bytes for each, and 90 where it holds a text."""
+SHEET_ROWS, SHEET_COLUMNS = 1 << 20, 1 << 14
+"""Of the largest worksheet that Excel and LibreOffice write."""
 UNPACKED_LIMIT = 3 << 30
 """Bytes of all parts of a workbook together once they are unpacked."""
 CHUNK_BYTES = 4 << 20
@@ -68,6 +70,17 @@ def check_extent(
             f"The sheet {sheet!r} spans {extent.width:,} columns and {extent.height:,} rows, from its first cell to its "
             f"last; at most {cells_limit:,} cells are read. Delete what stands far away from the table, or send the "
             "table as CSV."
+        )
+
+
+def check_last_cell(sheet: str, last: tuple[int, int] | None) -> None:
+    """Raises DamagedFile for a last cell (row, column, from 0) where no worksheet has one: all rows above it would be read."""
+    row, column = last or (0, 0)
+    if row >= SHEET_ROWS or column >= SHEET_COLUMNS:
+        raise DamagedFile(
+            f"The sheet {sheet!r} names a cell in row {row + 1:,} and column {column + 1:,}; a worksheet has at most "
+            f"{SHEET_ROWS:,} rows and {SHEET_COLUMNS:,} columns. Open the workbook in the program that made it and save it "
+            "again, or send the table as CSV."
         )
 
 

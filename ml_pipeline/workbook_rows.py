@@ -13,7 +13,7 @@ from ml_pipeline.cells import cell_text, worksheet_column
 from ml_pipeline.errors import EmptyFile, NoDataRows, NoWorksheet, PasswordProtected, UnknownSheet, UnsupportedFileType
 from ml_pipeline.file_shape import ACCEPTED, XLSX, check_width, shown_names
 from ml_pipeline.row_batches import check_bytes
-from ml_pipeline.sheet_extent import check_extent, check_unpacked
+from ml_pipeline.sheet_extent import check_extent, check_last_cell, check_unpacked
 
 Row = Sequence[object]
 SHOWN_SHEETS = 20
@@ -48,7 +48,9 @@ def open_sheet(
     if file_format == XLSX:
         with zipfile.ZipFile(path) as archive:
             check_extent(archive, sheet, saw)
-    rows = _from_first_row(iter(book.get_sheet_by_name(sheet).iter_rows()))
+    content = book.get_sheet_by_name(sheet)
+    check_last_cell(sheet, content.end)
+    rows = _from_first_row(iter(content.iter_rows()))
     header = tuple(cell_text(cell) for cell in next(rows, []))
     if not any(header):
         raise EmptyFile(f"The sheet {sheet!r} is empty. {ACCEPTED}")
