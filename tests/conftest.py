@@ -203,6 +203,7 @@ def environment_of(settings: Settings, **more: str) -> dict[str, str]:
     """The variables that give another process the same settings."""
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "TMPDIR": str(settings.var_dir.parent),  # whoever is killed leaves something
         "VAR_DIR": str(settings.var_dir),
         "MODELS_DIR": str(settings.models_dir),
         "REDIS_URL": settings.redis_url,
