@@ -3,6 +3,7 @@
 import gzip
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from ml_pipeline.errors import (
@@ -336,10 +337,17 @@ def test_a_preview_without_a_model_says_that_nobody_knows_whom_it_knows(settings
 
 
 def test_ids_are_counted_as_they_go_by_whatever_their_length():
-    import pyarrow as pa
-
     counts = IdCounts()
     for ids in (["a", "", "x" * 1000], ["b", "a", "x" * 1000, "x" * 1001]):
         counts.add(pa.array(ids))
     assert (counts.rows, counts.empty) == (7, 1)
     assert (counts.counts().customers, counts.counts().has_duplicates) == (4, True)
+
+
+def test_distinct_ids_are_counted_whatever_they_end_with():
+    counts = IdCounts()
+    assert (counts.counts().customers, counts.counts().has_duplicates) == (0, False)
+    counts.add(pa.array(["1", "21", "é", "è", "日", "1 ", "", "C\u0301"]))
+    assert (counts.counts().customers, counts.counts().has_duplicates) == (7, False)
+    counts.add(pa.array(["日", "x"]))
+    assert (counts.counts().customers, counts.counts().has_duplicates) == (8, True)
