@@ -12,7 +12,7 @@ from ml_pipeline.csv_detection import describe_csv
 from ml_pipeline.csv_rows import read_csv
 from ml_pipeline.errors import MissingHeader, NoDataRows, UnknownSheet
 from ml_pipeline.file_kind import FileKind, kind_of
-from ml_pipeline.file_shape import COLUMNS_LIMIT, CSV, PARQUET, FileShape, check_height, shown_names
+from ml_pipeline.file_shape import COLUMNS_LIMIT, CSV, PARQUET, FileShape, check_height, other_sheets, shown_names
 from ml_pipeline.isolated_rows import IsolatedRows
 from ml_pipeline.reading_cost import is_cheap
 from ml_pipeline.result_rows import find_id_column, lookup_ids
@@ -219,8 +219,10 @@ def _counted(
         saw(rows)
         yield batch
     if not rows:
+        where = "The file" if shape.sheet is None else f"The sheet {shape.sheet!r}"
         raise NoDataRows(
-            f"The file has a header ({shown_names(shape.header)}) and no row below it. Add one row per customer."
+            f"{where} has a header ({shown_names(shape.header)}) and no row below it. Add one row per customer."
+            + other_sheets(shape.sheet, shape.sheets)
         )
 
 

@@ -12,6 +12,7 @@ XLS = "xls"
 PARQUET = "parquet"
 GZIP = "gzip"
 COLUMNS_LIMIT = 16_384
+SHOWN_SHEETS = 20
 ACCEPTED = (
     "Send a .csv (comma, semicolon, tab or |; UTF-8, UTF-16 or Windows-1252; also as .csv.gz), an .xlsx, an .xls or a "
     ".parquet file with one header row."
@@ -73,6 +74,13 @@ def check_height(rows: int, rows_limit: int | None) -> None:
             f"The file has more than {rows_limit:,} rows below its header, which is the most that is taken. Split it "
             "(the operator can raise MAX_ROWS)."
         )
+
+
+def other_sheets(sheet: str | None, sheets: Sequence[str]) -> str:
+    """A sentence for whoever meant another sheet than the one that was read, behind a space; '' where there is no other."""
+    others = [repr(name[:40]) for name in sheets if name != sheet]
+    shown = ", ".join(others[:SHOWN_SHEETS]) + (", …" if len(others) > SHOWN_SHEETS else "")
+    return f" Or ask for another sheet by its name: {shown}." if others else ""
 
 
 def shown_names(header: Sequence[str]) -> str:

@@ -11,12 +11,11 @@ import python_calamine as calamine
 
 from ml_pipeline.cells import cell_text, worksheet_column
 from ml_pipeline.errors import EmptyFile, NoDataRows, NoWorksheet, PasswordProtected, UnknownSheet, UnsupportedFileType
-from ml_pipeline.file_shape import ACCEPTED, XLSX, check_width, shown_names
+from ml_pipeline.file_shape import ACCEPTED, SHOWN_SHEETS, XLSX, check_width, other_sheets, shown_names
 from ml_pipeline.row_batches import check_bytes
 from ml_pipeline.sheet_extent import check_extent, check_last_cell, check_unpacked
 
 Row = Sequence[object]
-SHOWN_SHEETS = 20
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,11 @@ def open_sheet(
     check_last_cell(sheet, content.end)
     rows = _from_first_row(iter(content.iter_rows()))
     header = tuple(cell_text(cell) for cell in next(rows, []))
+    names = tuple(each.name for each in sheets)
     if not any(header):
-        raise EmptyFile(f"The sheet {sheet!r} is empty. {ACCEPTED}")
+        raise EmptyFile(f"The sheet {sheet!r} is empty. {ACCEPTED}" + other_sheets(sheet, names))
     check_width(len(header), columns_limit)
-    return OpenedSheet(sheet, tuple(each.name for each in sheets), header, rows)
+    return OpenedSheet(sheet, names, header, rows)
 
 
 def check_archive(path: Path) -> None:
@@ -90,7 +90,7 @@ def check_has_rows(opened: OpenedSheet) -> None:
     if all(_is_blank(row) for row in opened.rows):
         raise NoDataRows(
             f"The sheet {opened.sheet!r} has a header ({shown_names(opened.header)}) and no row below it. Add one row "
-            "per customer."
+            "per customer." + other_sheets(opened.sheet, opened.sheets)
         )
 
 

@@ -534,6 +534,16 @@ def test_an_unknown_sheet_is_refused_with_the_names_of_those_that_are_there(uplo
         describe_upload(upload(two_sheets()), "a.xlsx", sheet="Customers")
 
 
+@pytest.mark.parametrize("cover", [simple_sheet(["Customers of June"]), simple_sheet([""])])
+def test_who_sends_a_cover_sheet_is_told_of_the_sheet_behind_it(upload, cover):
+    path = upload(archive(workbook_parts({"Cover": cover, "Kunden": simple_sheet(*TABLE)})))
+    way_out = r"The sheet 'Cover' .* Or ask for another sheet by its name: 'Kunden'\."
+    with pytest.raises(CustomerFileError, match=way_out):
+        describe_upload(path, "a.xlsx")
+    with pytest.raises(CustomerFileError, match=way_out):
+        list(open_rows(path, "a.xlsx", 10)[1])
+
+
 @pytest.mark.parametrize(
     ("content", "name", "ids"),
     [
