@@ -147,6 +147,12 @@ def _in_words(problem: HTTPException) -> tuple[str, str]:
         return "MethodNotAllowed", f"{request.path[:200]} does not take {request.method}; it takes {allowed}."
     if isinstance(problem, RequestEntityTooLarge):
         limit = request.max_content_length or current_app.config["MAX_CONTENT_LENGTH"]
+        if request.content_length is not None and request.content_length <= limit:  # it is what the form is made of
+            return services.RequestTooLarge.__name__, (
+                f"The form has more than {request.max_form_parts:,} parts, or more than "
+                f"{(request.max_form_memory_size or 0) // 1000:,} kB in parts without a file name. Send the file with its "
+                "name, for example: curl -F file=@customers.csv http://127.0.0.1:5000/bulk/predict"
+            )
         return services.RequestTooLarge.__name__, (
             f"The body is larger than {limit / 1024 / 1024:,.0f} MB, the limit of this route. Send less at once"
             " (the operator can raise MAX_UPLOAD_MB for files)."

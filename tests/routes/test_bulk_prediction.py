@@ -156,6 +156,13 @@ def test_a_file_over_the_limit_is_413(settings, queue):
         assert "1 MB" in answer.json["message"]
 
 
+@pytest.mark.parametrize("form", [{"file": "x" * 600_000}, {f"field{n}": "x" for n in range(1001)}])
+def test_a_form_of_long_or_many_fields_is_413_with_what_it_lacks(client, form):
+    answer = client.post("/bulk/predict", data=form, content_type="multipart/form-data")
+    assert (answer.status_code, answer.json["error"]) == (413, "RequestTooLarge")
+    assert "more than 1,000 parts, or more than 500 kB in parts without a file name" in answer.json["message"]
+
+
 def test_an_upload_leaves_nothing_unfinished(client, send, settings):
     send(CONTENT)
     send(b"")
