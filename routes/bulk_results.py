@@ -1,9 +1,10 @@
 """Results of bulk jobs over HTTP: the file, whole, in parts or as far as it is, and lists of its customers."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
-from flask import Response, send_file
+from flask import Response, request, send_file
 from flask_openapi3 import APIBlueprint
 
 from routes.bulk_messages import ConversionAnswer, CustomersAnswer, CustomersQuery, DownloadQuery, JobPath
@@ -45,15 +46,11 @@ def download(path: JobPath, query: DownloadQuery) -> Response:
     result = services().bulk.result(path.job_id, query.format, caller())
     if isinstance(result, ConversionUnderWay):
         return _under_way(result)
+    if not request.headers.get("Range", "bytes=").lower().startswith("bytes="):
+        del request.environ["HTTP_RANGE"]  # a unit that is not known is to be passed over: RFC 9110, 14.2
+    tag = hashlib.sha256(result.key.encode()).hexdigest()[:32]  # a key's content never changes
     with services().objects.local(result.key) as file:
-        return send_file(
-            file,
-            result.media_type,
-            as_attachment=True,
-            download_name=result.filename,
-            max_age=0,
-            etag=hashlib.sha256(result.key.encode()).hexdigest()[:32],  # a key's content never changes
-        )
+        return _attached(file, result.media_type, result.filename, etag=tag)
 
 
 @results_api.get(
@@ -69,18 +66,15 @@ def customers(path: JobPath, query: CustomersQuery) -> Response:
     return answer(CustomersAnswer, found)
 
 
+def _attached(path: Path, media_type: str, filename: str, **options: Any) -> Response:
+    """The file under its name. send_file adds the charset of text itself."""
+    return send_file(path, media_type.split(";")[0], as_attachment=True, download_name=filename, max_age=0, **options)
+
+
 def _partial(job_id: str) -> Response:
     """Whole and without ranges: the next answer has more rows."""
     with services().bulk.partial(job_id, caller()) as done:
-        response = send_file(
-            done.path,
-            done.media_type,
-            as_attachment=True,
-            download_name=done.filename,
-            conditional=False,
-            etag=False,
-            max_age=0,
-        )
+        response = _attached(done.path, done.media_type, done.filename, conditional=False, etag=False)
     response.headers["X-Partial-Rows"] = f"{done.rows}/{'*' if done.rows_total is None else done.rows_total}"
     response.headers["Accept-Ranges"] = "none"
     return response

@@ -51,12 +51,27 @@ def test_a_download_that_broke_off_goes_on_only_in_the_same_file(client, url):
     assert client.get(url, headers={"If-None-Match": tag}).status_code == 304
 
 
-@pytest.mark.parametrize("asked", ["bytes=999999-", "bytes=9-2", "bytes=0-1,4-5", "lines=1-2", "bytes=x-y"])
+@pytest.mark.parametrize("asked", ["bytes=999999-", "bytes=9-2", "bytes=0-1,4-5", "bytes=x-y"])
 def test_a_range_that_cannot_be_had_is_416_in_the_one_shape(client, url, asked):
     answer = client.get(url, headers={"Range": asked})
     assert (answer.status_code, answer.json["error"]) == (416, "RangeNotSatisfiable")
     assert set(answer.json) == {"error", "message"}
     assert answer.headers["Content-Range"] == f"bytes */{len(client.get(url).data)}"
+
+
+def test_a_range_of_a_unit_that_is_not_known_is_passed_over(client, url):
+    answer = client.get(url, headers={"Range": "lines=1-2"})
+    assert (answer.status_code, answer.data) == (200, client.get(url).data)
+
+
+def test_the_charset_of_a_csv_is_said_once(client, services, queue, job_id, run_queue):
+    url = f"/bulk/download/{job_id}"
+    services.runner._seconds_per_message = 0.0
+    for _ in range(2):
+        services.runner.run(queue.sent.pop(0)[1])
+    assert client.get(f"{url}?partial=true").headers["Content-Type"] == "text/csv; charset=utf-8"
+    run_queue()
+    assert client.get(url).headers["Content-Type"] == "text/csv; charset=utf-8"
 
 
 def test_head_says_what_get_would(client, url):
