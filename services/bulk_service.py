@@ -5,7 +5,6 @@ import binascii
 import logging
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -201,9 +200,9 @@ class BulkService:
 
     def progress(self, job: Job) -> dict[str, Any]:
         """How far a job is, by the names that the API documents."""
-        is_over = job.status == COMPLETED  # of which a list has many
-        steps = [] if is_over else self._store.steps(job.job_id)
-        return progress_of(job, steps, time.time())
+        if job.status == COMPLETED:  # of which a list has many
+            return progress_of(job, [], job.updated_at)
+        return progress_of(job, *self._store.steps_now(job.job_id))
 
     def webhook(self, job: Job) -> dict[str, Any] | None:
         """Whether the job's latest end was told to its webhook: url, status (waiting, delivered or given_up), attempts, and

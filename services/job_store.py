@@ -118,6 +118,11 @@ class JobStore:
         with self._database.reading() as connection:
             return steps_of(connection, steps.c.job_id == job_id)
 
+    def steps_now(self, job_id: str) -> tuple[list[Step], float]:
+        """All steps of a job, and what time it is by the clock that wrote theirs, which need not be this host's."""
+        with self._database.reading() as connection:
+            return steps_of(connection, steps.c.job_id == job_id), self._database.now(connection)
+
     def ended_before(self, seconds_ago: float, limit: int = 1000) -> list[str]:
         """Jobs without a parent that have ended longer ago than this."""
         with self._database.reading() as connection:

@@ -20,7 +20,7 @@ from services.errors import InvalidRequest, RequestTooLarge
 MB = 1024 * 1024
 ROWS_AT_ONCE = 50_000
 LONGEST_NAME = 200
-LONGEST_KEY = 255
+LONGEST_KEY = 200
 
 
 @dataclass(frozen=True)

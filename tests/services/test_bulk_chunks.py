@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from services.bootstrap import build_services
+from services.database import open_engine
 from services.errors import (
     JobCancelled,
     JobNotFinished,
@@ -22,6 +23,7 @@ from tests.conftest import CUSTOMERS
 from tests.ml_pipeline.toy_models import write_toy_pair
 from tests.services.bulk_files import ROWS, csv_of, rows_of, upload_of
 from tests.services.conftest import SMALL_CHUNK, patient
+from tests.services.job_tables import Bench, Clock
 
 KINDS = ["csv", "csv.gz", "xlsx", "parquet"]
 
@@ -120,6 +122,24 @@ def test_progress_is_seen_after_each_chunk(chunked, upload, local, one_step):
         seen.append((now.rows_read, now.rows_processed))
     assert seen == [(30, 0), (30, 7), (30, 14), (30, 21), (30, 28), (30, 30)]
     assert chunked.bulk.progress(now)["phase"] == "writing"
+
+
+def test_progress_is_reckoned_by_the_clock_of_the_database(settings, queue, upload, local, monkeypatch):
+    """Which an hour ahead of this host's makes no difference."""
+    clock = Clock(open_engine(settings.database_url))
+    clock.ahead = 3600.0
+    bench = Bench(clock)
+    ahead = build_services(
+        replace(settings, rows_per_chunk=SMALL_CHUNK), queue, worker_id="w", tables=(bench.store, bench.steps)
+    )
+    monkeypatch.setattr(ahead.runner, "_seconds_per_message", -1.0)
+    job = upload(csv_of(ROWS), to=ahead)
+    for _ in range(3):
+        ahead.runner.run(job.job_id)
+    progress = ahead.bulk.progress(ahead.bulk.status(job.job_id, local))
+    assert progress["rows_per_second"] > 0
+    assert 0 < progress["eta_seconds"] < 60
+    clock.close()
 
 
 def test_a_completed_job_keeps_no_chunks(chunked, upload, local):
