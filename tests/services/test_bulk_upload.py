@@ -62,6 +62,18 @@ def test_a_key_that_was_used_for_something_else_is_refused(services, upload, loc
     assert len(services.bulk.jobs(local).jobs) == len(services.objects.folders()) == 1
 
 
+def test_all_that_is_said_beside_a_file_but_the_key_tells_two_requests_apart(tmp_path):
+    path = tmp_path / "received"
+    path.write_text("customer_id\nC00001\n")
+    others = [
+        replace(KEY, sheet="b"),
+        replace(KEY, webhook_url="https://shop.example"),
+        replace(KEY, high_value_over=5.0),
+    ]
+    assert len({said.digest(path) for said in (KEY, *others)}) == 4
+    assert UploadOptions(idempotency_key="order 4712").digest(path) == KEY.digest(path)
+
+
 def test_a_key_is_its_owners_own(upload):
     job = upload("customer_id\nC00001\n", options=KEY)
     assert upload("customer_id\nC00002\n", options=KEY, caller=Caller("somebody else", "r")).job_id != job.job_id
@@ -299,7 +311,7 @@ def test_a_preview_of_a_clean_file_warns_of_nothing(preview):
 
 
 def test_a_preview_warns_of_a_column_that_is_no_column_of_ids(preview):
-    found = preview("name,id\nAnn,C00001\nBob,C00002\n")
+    found = preview("name,id\nAnn,C00001\n,C00003\nBob,C00002\n")
     assert any("'name'" in sentence for sentence in found["warnings"])
     assert any("None of the ids" in sentence for sentence in found["warnings"])
     assert found["unknown_ids"]["first"] == ["Ann", "Bob"]
