@@ -19,6 +19,7 @@ from services.errors import (
     JobNotFinished,
     JobOver,
     ObjectStoreUnavailable,
+    UnknownJob,
 )
 from services.job_files import read_positions, shape_of
 from services.job_keys import customers_key
@@ -96,13 +97,13 @@ class JobResults:
     def _converted(self, job: Job, wanted: str, request_id: str) -> ResultFile | ConversionUnderWay:
         conversion = self._store.variant(job.job_id, CONVERSION, wanted)
         if conversion is not None and conversion.status == CANCELLED:  # for a delete that was not carried through
-            self._store.delete(conversion.job_id)
+            self._forget(conversion)
             conversion = None
         if conversion is None:
             conversion = self._store.add(_conversion(job, wanted, request_id))
             self._dispatcher.send(conversion.job_id, CONVERT)
         if conversion.status == FAILED:
-            self._store.delete(conversion.job_id)
+            self._forget(conversion)
             raise ConversionFailed(
                 f"The result of job {job.job_id} could not be made as {wanted}: {conversion.error_message} "
                 "Asking once more tries it again; the format of the upload is there."
@@ -111,12 +112,16 @@ class JobResults:
             return _result_file(job, conversion, wanted)
         return ConversionUnderWay(job.job_id, wanted)
 
+    def _forget(self, conversion: Job) -> None:
+        with suppress(UnknownJob):  # who asked at the same moment was quicker
+            self._store.delete(conversion.job_id)
+
     def stop_conversions(self, job: Job) -> None:
         """Whoever turns the result into another format finds out at his next write that nobody waits for it."""
         for result_format in FORMATS:
             conversion = self._store.variant(job.job_id, CONVERSION, result_format)
             if conversion is not None and conversion.status in OPEN:
-                with suppress(JobOver):  # it has ended just now
+                with suppress(JobOver, UnknownJob):  # it has ended, or was forgotten, just now
                     self._store.cancel(conversion.job_id)
 
     @contextmanager

@@ -105,11 +105,14 @@ class FolderStore:
     def local(self, key: str) -> Iterator[Path]:
         """See ObjectStore."""
         if not self.exists(key):
-            raise ObjectMissing(
-                f"The file {key} is not in the store: it was deleted by hand, or this host does not see the folder that "
-                "the others share (OBJECTS_DIR). Restore it, or upload the file again."
-            )
-        yield self._path(key)
+            raise _missing(key)
+        path = self._path(key)
+        try:
+            yield path
+        except FileNotFoundError as problem:
+            if problem.filename != str(path):
+                raise
+            raise _missing(key) from problem  # deleted just now
 
     def exists(self, key: str) -> bool:
         """See ObjectStore."""
@@ -194,6 +197,13 @@ class _Reception(io.BufferedRandom):
         with suppress(OSError, ObjectStoreUnavailable):  # what could not be written is thrown away here anyhow
             self._path.unlink(missing_ok=True)
             super().close()
+
+
+def _missing(key: str) -> ObjectMissing:
+    return ObjectMissing(
+        f"The file {key} is not in the store: its job was deleted just now, it was deleted by hand, or this host does not see "
+        "the folder that the others share (OBJECTS_DIR). Restore it, or upload the file again."
+    )
 
 
 def link_or_copy(source: Path, target: Path) -> None:

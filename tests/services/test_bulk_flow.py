@@ -274,6 +274,20 @@ def test_a_conversion_that_fails_is_said_once_and_then_tried_again(services, upl
     assert isinstance(services.bulk.result(job.job_id, "xlsx", local), ConversionUnderWay)
 
 
+def test_of_two_that_hear_at_once_that_a_conversion_failed_both_are_told_so(
+    services, upload, run_queue, local, monkeypatch
+):
+    job = upload("customer_id\n" + "x" * 40_000 + "\n")
+    run_queue()
+    services.bulk.result(job.job_id, "xlsx", local)
+    run_queue()
+    failed = services.store.variant(job.job_id, "convert_result", "xlsx")
+    monkeypatch.setattr(services.store, "variant", lambda *_asked: failed)  # both looked before the first forgot it
+    for _ in range(2):
+        with pytest.raises(ConversionFailed, match="40,000 characters"):
+            services.bulk.result(job.job_id, "xlsx", local)
+
+
 def test_a_large_file_is_counted_by_the_job(services, upload, run_queue, local, monkeypatch):
     monkeypatch.setattr("services.uploads.cheap_to_count", lambda _path: False)
     job = upload("customer_id,n\nC00001,1\nC00001,2\n")

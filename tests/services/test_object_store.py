@@ -47,6 +47,18 @@ def test_a_file_whose_writing_breaks_off_is_not_there_and_leaves_nothing(objects
     assert unfinished(objects, tmp_path) == []
 
 
+def open_after_a_delete(objects: FolderStore, key: str) -> None:
+    with objects.local(key) as path:
+        objects.delete_below("job")
+        path.read_bytes()
+
+
+def test_a_file_that_is_deleted_before_it_is_opened_is_missing_by_name(objects):
+    put(objects, "job/result.csv", b"rows")
+    with pytest.raises(ObjectMissing, match="job/result"):
+        open_after_a_delete(objects, "job/result.csv")
+
+
 def test_a_file_whose_writing_breaks_off_leaves_the_old_one(objects):
     put(objects, "job/result.csv", b"old")
     with pytest.raises(RuntimeError):
