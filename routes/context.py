@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, Request, Response, current_app, g, request
+from gunicorn.http.errors import ParseException
 
 from config import Settings
 from services.bootstrap import Services
@@ -188,8 +189,8 @@ def drain(environ: Mapping[str, Any]) -> None:
     try:
         while left > 0 and time.monotonic() < deadline and (block := environ["wsgi.input"].read(1 << 16)):
             left -= len(block)
-    except OSError:
-        log.info("client went away while its refused body was read")
+    except (OSError, ParseException):
+        log.info("client went away while its refused body was read, or sent what is no body")
     finally:
         if connection is not None:
             connection.settimeout(before)

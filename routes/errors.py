@@ -4,6 +4,7 @@ import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, g, jsonify
+from gunicorn.http.errors import ParseException
 from pydantic import ValidationError
 from werkzeug.exceptions import (
     BadRequest,
@@ -83,6 +84,7 @@ def error_answer(name: str, message: str, status: int) -> Response:
 def register_errors(app: Flask) -> None:
     """Makes every error of the app come out in this shape."""
     app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(ParseException, _answer_broken_body)
     app.register_error_handler(Exception, _answer)
 
 
@@ -119,6 +121,16 @@ def _answer(problem: Exception) -> Response:
     if seconds is not None:
         response.headers["Retry-After"] = str(seconds)
     return response
+
+
+def _answer_broken_body(_problem: ParseException) -> Response:
+    """Of a body in chunks, which is read only here. What gunicorn says of it quotes the body, which may be personal."""
+    return error_answer(
+        services.InvalidRequest.__name__,
+        "The body comes in chunks (Transfer-Encoding: chunked), and one of them does not begin or end as HTTP/1.1 has it. Let "
+        "an HTTP library make the chunks, or send the body with a Content-Length.",
+        HTTPStatus.BAD_REQUEST,
+    )
 
 
 def _answer_http(problem: HTTPException) -> Response:

@@ -8,11 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from config import ROOT, Settings, load_settings
-from tests.conftest import CUSTOMERS, accepts, environment_of, for_servers, free_port, programs, wait_until
+from tests.conftest import (
+    CUSTOMERS,
+    ServerProcess,
+    accepts,
+    environment_of,
+    for_servers,
+    free_port,
+    programs,
+    wait_until,
+)
 
 pytestmark = pytest.mark.server
 
@@ -30,13 +40,23 @@ def web_settings(tmp_path_factory, toy_models, redis_url) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def port(web_settings, tmp_path_factory) -> Iterator[int]:
+def server(web_settings, tmp_path_factory) -> Iterator[ServerProcess]:
     environ = environment_of(web_settings, PORT=str(web_settings.port), MAX_UPLOAD_MB="2")
     with programs(tmp_path_factory.mktemp("web")) as start:
         program = start(["gunicorn", "-w", "2", "app:create_app()"], environ)
         wait_until(lambda: accepts(web_settings.port) or program.process.poll() is not None, "the start of gunicorn")
         assert program.process.poll() is None, program.log.read_text()
-        yield web_settings.port
+        yield program
+
+
+@pytest.fixture(scope="module")
+def port(web_settings, server) -> int:
+    return web_settings.port
+
+
+@pytest.fixture(scope="module")
+def log(server) -> Path:
+    return server.log
 
 
 def send_form(connection: http.client.HTTPConnection, megabytes: int, chunked: bool) -> http.client.HTTPResponse:
@@ -62,6 +82,22 @@ def test_a_body_over_the_limit_is_answered_413_on_a_connection_that_still_works(
     assert json.loads(answer.read())["error"] == "RequestTooLarge"
     connection.request("GET", "/health/live")
     assert connection.getresponse().status == 200
+
+
+@pytest.mark.parametrize("chunks", [b"Maria\r\n", b"3\r\nMaria Muster\r\n", b"5;\x01\r\nMaria\r\n"])
+def test_a_body_whose_chunks_are_broken_is_400_and_not_quoted_in_the_log(port, log, chunks):
+    head = f"POST /bulk/predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+    before = len(log.read_text())
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n")
+        answered = b""
+        while block := connection.recv(65536):
+            answered += block
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answered.partition(b"\r\n\r\n")[2])["error"] == "InvalidRequest"
+    wait_until(lambda: "request answered" in log.read_text()[before:], "the line of the request")
+    assert "Traceback" not in log.read_text()[before:]
+    assert "Maria" not in log.read_text()[before:]
 
 
 def test_a_body_for_a_route_that_does_not_take_it_is_answered_on_a_connection_that_still_works(port):
