@@ -75,6 +75,7 @@ def texts_of(path: Path, shape: FileShape) -> list[tuple[str, ...]]:
         ("customer_id,note\rC1,é\r", ",", "utf-8"),
         ("customer_id,note\nC1,é", ",", "utf-8"),
         ("customer_id,note\nC1,é\n".encode("cp1252"), ",", "cp1252"),
+        ("customer_id,note\nC1,é".encode("cp1252"), ",", "cp1252"),
         ("customer_id,note\nC1,é\n".encode("utf-16"), ",", "utf-16"),
         ("\n\ncustomer_id,note\n\nC1,é\n\n", ",", "utf-8"),
         ('"customer_id","note"\n"C1","é"\n', ",", "utf-8"),
@@ -91,6 +92,19 @@ def test_a_delimiter_inside_quotes_does_not_decide(upload):
     path, name = upload('"name; first, last, born";customer_id\nx;C1\n')
     shape = describe_upload(path, name)
     assert (shape.delimiter, shape.id_column, shape.id_column_by_name) == (";", 1, True)
+
+
+def test_the_delimiter_is_the_sign_that_parts_the_rows_as_it_parts_the_header(upload):
+    path, name = upload("customer_id;a, b, c\nC1;x\nC2;y\n")
+    assert describe_upload(path, name).header == ("customer_id", "a, b, c")
+
+
+def test_an_encoding_is_told_from_the_whole_file(upload, monkeypatch):
+    monkeypatch.setattr("ml_pipeline.csv_detection.SAMPLE_BYTES", 100)
+    path, name = upload(("customer_id,note\n" + "C1,e\n" * 100 + "C1,é\n").encode("cp1252"))
+    shape = describe_upload(path, name)
+    assert shape.encoding == "cp1252"
+    assert rows_of(path, shape)[-1] == ("C1", "é")
 
 
 def test_cells_come_as_they_were_written(upload):

@@ -52,13 +52,16 @@ def test_jobs_stay_until_then_and_for_ever_where_0_days_are_set(services, upload
     assert services.bulk.status(job.job_id, local).status == "completed"
 
 
-def test_files_of_a_job_that_nobody_knows_go_after_an_hour(services, upload, settings, tidy):
+def test_files_of_jobs_that_nobody_knows_go_after_an_hour(services, upload, settings, tidy, monkeypatch):
+    monkeypatch.setattr("services.retention.IDS_PER_QUESTION", 1)
     job = upload(FILE)
-    stranger, newcomer = uuid.uuid4().hex, uuid.uuid4().hex
-    for name in (stranger, newcomer):
+    stranger, another, newcomer = (uuid.uuid4().hex for _ in range(3))
+    for name in (stranger, another, newcomer):
         with services.objects.create(f"{name}/parts/000001-1.csv") as path:
             path.write_text("left behind")
-    for name, seconds in ((job.job_id, 4000), (stranger, 4000), (newcomer, 3000), ("models", 9_000_000)):
+    for name, seconds in (
+        (job.job_id, 4000), (stranger, 4000), (another, 4000), (newcomer, 3000), ("models", 9_000_000),
+    ):  # fmt: skip
         age(settings.objects_dir / name, seconds)
     models = services.objects.names("models")
     tidy(30)
