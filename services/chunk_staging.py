@@ -65,4 +65,4 @@ class ChunkStaging:
         with self._objects.create(key) as path:
             write_chunk(path, rows)
         self._steps.stage(self._lease, number, first_row, rows.num_rows, key)
-        self._dispatcher.send(self._lease.job_id, SCORE)
+        self._dispatcher.send(self._lease.job_id, SCORE, number=number)

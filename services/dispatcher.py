@@ -17,15 +17,15 @@ class Dispatcher:
         self._queue = queue
         self._steps = steps
 
-    def send(self, job_id: str, kind: str, messages: int = 1) -> bool:
-        """Messages for so many steps of this kind; False where the queue is away."""
+    def send(self, job_id: str, kind: str, messages: int = 1, number: int | None = None) -> bool:
+        """Messages for all steps of this kind that wait, so many, or for the one of this number; False where the queue is away."""
         try:
             for _ in range(messages):
                 self._queue.send(QUEUE_OF[kind], job_id)
         except QueueUnavailable:
             log.warning("queue unavailable, the job waits in the table", extra={"job_id": job_id})
             return False
-        self._steps.mark_enqueued(job_id, kind)
+        self._steps.mark_enqueued(job_id, kind, number)
         return True
 
     def send_waiting(self, waiting: WaitingSteps) -> bool:

@@ -292,12 +292,14 @@ class StepStore:
                 connection, self._database.now(connection), steps.c.job_id == job_id, steps.c.enqueued_at.is_(None)
             )
 
-    def mark_enqueued(self, job_id: str, kind: str) -> None:
-        """The queue has messages for the steps of this kind that wait in the job."""
+    def mark_enqueued(self, job_id: str, kind: str, number: int | None = None) -> None:
+        """The queue has messages for the steps of this kind that wait in the job, or (number) for this one."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             _lock(connection, job_id)
-            sent = (steps.c.job_id == job_id, steps.c.kind == kind, steps.c.status == WAITING)
+            sent = [steps.c.job_id == job_id, steps.c.kind == kind, steps.c.status == WAITING]
+            if number is not None:
+                sent.append(steps.c.number == number)
             connection.execute(steps.update().where(*sent).values(enqueued_at=now))
             connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(enqueued_at=now))
 

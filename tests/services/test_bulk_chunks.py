@@ -8,6 +8,7 @@ import pytest
 
 from services.bootstrap import build_services
 from services.database import open_engine
+from services.dispatcher import Dispatcher
 from services.errors import (
     JobCancelled,
     JobNotFinished,
@@ -94,6 +95,21 @@ def test_each_staged_chunk_tells_another_worker_at_once(chunked, upload, queue, 
         (4, 21, 7),
         (5, 28, 2),
     ]
+
+
+def test_a_chunk_that_was_given_back_gets_its_own_message_however_many_are_staged_meanwhile(chunked, queue):
+    bench = Bench(chunked.store._database)
+    reading = bench.begun()
+    dispatcher = Dispatcher(queue, chunked.steps)
+    for number in (1, 2):
+        chunked.steps.stage(reading, number, number - 1, 1, "key")
+        dispatcher.send(reading.job_id, SCORE, number=number)
+        if number == 1:
+            bench.claim(reading.job_id, "w2")
+            chunked.steps.release_worker("w2")
+    assert [step.enqueued_at is None for step in scored(chunked, reading.job_id)] == [True, False]
+    dispatcher.send_unsent(reading.job_id)
+    assert queue.sent == [("bulk", reading.job_id)] * 3
 
 
 def test_a_wide_file_has_fewer_rows_in_a_chunk(services, upload, local, monkeypatch):
