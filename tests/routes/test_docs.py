@@ -49,6 +49,10 @@ def test_the_document_is_openapi_3_1_and_every_reference_is_defined(document):
     assert references <= set(document["components"]["schemas"])
 
 
+def test_the_page_offers_no_login_where_there_is_none(document):
+    assert set(document["components"]) == {"schemas"}
+
+
 def test_the_body_of_predict_is_documented_with_its_example(document):
     schema = document["components"]["schemas"]["PredictRequest"]
     assert schema["required"] == ["customer_id"]
