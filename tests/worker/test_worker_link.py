@@ -72,6 +72,7 @@ def test_a_worker_without_messages_or_without_redis_stays(services, start_worker
 
 def test_a_worker_with_one_long_task_and_messages_behind_it_stays(services, start_worker, upload):
     worker = start_worker()
+    wait_until(lambda: "pair opened" in worker.log.read_text(), "a process that can take messages")
     jobs = [upload(400_000) for _ in range(2)]
     for job in jobs:
         ended(services, job)
