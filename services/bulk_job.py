@@ -2,8 +2,9 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ml_pipeline.result_rows import answer_rows, failed_rows, result_header
 from ml_pipeline.snapshot import Snapshot, result_columns
 from services.chunk_staging import ChunkStaging
 from services.dispatcher import Dispatcher
-from services.errors import ObjectStoreUnavailable
+from services.errors import LeaseLost, ObjectStoreUnavailable
 from services.job_files import Positions, keep_shape, read_chunk, read_positions, shape_of, write_positions
 from services.job_keys import (
     clear_chunks,
@@ -38,6 +39,22 @@ from services.step_store import StepStore
 from services.uploads import UploadLimits, file_metadata
 
 log = logging.getLogger(__name__)
+
+StepWork = Callable[["BulkJobs", Job, Step, Lease], None]
+
+
+def _leaving_nothing_of_a_deleted_job(work: StepWork) -> StepWork:
+    """Who learns by the loss of his lease that the job was deleted removes what he has written since."""
+
+    @wraps(work)
+    def done(jobs: "BulkJobs", job: Job, step: Step, lease: Lease) -> None:
+        try:
+            work(jobs, job, step, lease)
+        except LeaseLost:
+            jobs.clear_if_deleted(job.parent_id or job.job_id)
+            raise
+
+    return done
 
 
 class BulkJobs:
@@ -64,8 +81,14 @@ class BulkJobs:
         self._limits = limits
         self._rows_per_chunk = rows_per_chunk
 
+    def clear_if_deleted(self, job_id: str) -> None:
+        """Removes the files below the id of a job that is not there any more."""
+        if not self._store.known([job_id]):
+            self._objects.delete_below(job_id)
+
     # ---- read
 
+    @_leaving_nothing_of_a_deleted_job
     def read(self, job: Job, step: Step, lease: Lease) -> None:
         """Cuts the upload into chunks. Raises a CustomerFileError or TooManyRows for a file that is not taken."""
         job, model = self._pinned(job, lease)
@@ -107,6 +130,7 @@ class BulkJobs:
 
     # ---- score
 
+    @_leaving_nothing_of_a_deleted_job
     def score(self, job: Job, step: Step, lease: Lease) -> None:
         """Answers one chunk."""
         model, shape = self._pair(job), shape_of(job, self._objects)
@@ -122,6 +146,7 @@ class BulkJobs:
 
     # ---- write
 
+    @_leaving_nothing_of_a_deleted_job
     def write(self, job: Job, step: Step, lease: Lease) -> None:
         """Puts the parts together, sums up over distinct customers and completes the job."""
         model, shape = self._pair(job), shape_of(job, self._objects)
@@ -170,6 +195,7 @@ class BulkJobs:
 
     # ---- convert
 
+    @_leaving_nothing_of_a_deleted_job
     def convert(self, job: Job, step: Step, lease: Lease) -> None:
         """Makes the parent's result once more, in another format, from the same upload and the same pair."""
         parent, result_format = self._store.get(str(job.parent_id)), str(job.variant)

@@ -541,6 +541,44 @@ def test_a_job_is_deleted_although_its_result_is_being_converted(chunked, conver
     assert chunked.store.known([held[0].job_id]) == set()
 
 
+@pytest.mark.parametrize(
+    ("kind", "part", "method", "calls"),
+    [
+        ("read", "objects", "create", 1),
+        ("score", "objects", "create", 1),
+        ("write", "objects", "create", 2),
+        ("convert", "steps", "renew", 5),
+    ],
+)
+def test_a_job_that_is_deleted_while_a_worker_writes_leaves_nothing(
+    chunked, upload, jobs_of, local, monkeypatch, kind, part, method, calls
+):
+    job = upload(csv_of(ROWS))
+    job_id = job.job_id
+    if kind == "convert":
+        chunked.runner.run(job_id)
+        chunked.bulk.result(job_id, "xlsx", local)
+        job_id = chunked.store.variant(job_id, CONVERSION, "xlsx").job_id
+    while (held := chunked.steps.claim(job_id, "worker-0"))[1].kind != kind:
+        getattr(jobs_of(chunked), held[1].kind)(*held)
+    called = []
+    as_ever = getattr(getattr(chunked, part), method)
+
+    def deleted_after(*given):
+        found = as_ever(*given)
+        called.append(given)
+        if len(called) == calls:
+            if kind != "convert":
+                chunked.bulk.cancel(job.job_id, local)
+            chunked.bulk.delete(job.job_id, local)
+        return found
+
+    monkeypatch.setattr(getattr(chunked, part), method, deleted_after)
+    with pytest.raises(LeaseLost):
+        getattr(jobs_of(chunked), kind)(*held)
+    assert chunked.objects.names(job.job_id) == []
+
+
 # ---- the pair
 
 
