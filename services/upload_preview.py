@@ -1,6 +1,6 @@
 """What would be made of a file, without starting a job: how it is read, what its ids look like, who of them is known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from services.uploads import IdCounts, UploadLimits, file_metadata, opened
 
 SHOWN_ROWS = 5
 SHOWN_IDS = 10
+SAMPLED_IDS = 1000
 LONGEST_SHOWN = 200  # of a cell, in characters
 
 
@@ -124,9 +125,25 @@ def _of_unknown(snapshot: Snapshot | None, found: Mapping[str, Any], rows: str) 
     unknown = found["unknown_ids"]["of_rows"]
     if not unknown:
         return []
+    shortened = _shortened(found["unknown_ids"]["first"], snapshot)
+    if shortened is not None:
+        lost, whole = shortened
+        return [
+            f"{unknown:,} of {rows} name customers that are not known, but some would be with zeros in front: {lost} as "
+            f"{whole}. A spreadsheet takes them away from numbers: give the column the format Text before the ids go in."
+        ]
     if unknown == found["checked_rows"] - found["empty_ids"]:
         return [
             f"None of the ids in {rows} is known. Is this the column of the ids? It must hold the same ids as the tables "
             f"that the model was trained on (as of {snapshot.as_of.isoformat()})."
         ]
     return [f"{unknown:,} of {rows} name customers that are not known; they will be marked as failed."]
+
+
+def _shortened(unknown: Sequence[str], snapshot: Snapshot) -> tuple[str, str] | None:
+    """The first of these ids that would be known with zeros in front, and that id; None where there is none."""
+    some = snapshot.customer_ids(range(min(SAMPLED_IDS, snapshot.n_customers)))
+    lengths = sorted({len(one) for one in some if one.isdecimal() and one.startswith("0")})
+    tried = [(one, one.zfill(length)) for one in unknown if one.isdecimal() for length in lengths if length > len(one)]
+    known = snapshot.positions([whole for _lost, whole in tried]) >= 0
+    return next((pair for pair, is_known in zip(tried, known, strict=True) if is_known), None)

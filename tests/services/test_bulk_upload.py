@@ -317,6 +317,11 @@ def test_a_preview_warns_of_a_column_that_is_no_column_of_ids(preview):
     assert found["unknown_ids"]["first"] == ["Ann", "Bob"]
 
 
+def test_a_preview_tells_of_zeros_that_a_spreadsheet_took_away(preview):
+    found = preview(b"customer_id\n42\n7\n12345\n")
+    assert any("zeros in front: 42 as 00042" in sentence for sentence in found["warnings"])
+
+
 def test_a_preview_of_a_large_file_looks_at_its_first_rows_and_says_so(preview, monkeypatch):
     monkeypatch.setattr("services.upload_preview.cheap_to_count", lambda _path: False)
     monkeypatch.setattr("services.uploads.ROWS_AT_ONCE", 10)
