@@ -3,6 +3,7 @@
 import gzip
 import io
 import random
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -62,7 +63,10 @@ def _rows() -> list[list[object]]:
 
 def _workbook(header: list[str], rows: list[list[object]], constant_memory: bool) -> bytes:
     buffer = io.BytesIO()
-    with xlsxwriter.Workbook(buffer, {"constant_memory": constant_memory}) as book:
+    with (
+        tempfile.TemporaryDirectory() as folder,  # XlsxWriter leaves the file of the sheet without rows behind
+        xlsxwriter.Workbook(buffer, {"constant_memory": constant_memory, "tmpdir": folder}) as book,
+    ):
         sheet = book.add_worksheet("Kunden")
         book.add_worksheet("Notizen")
         for number, row in enumerate([header, *rows]):

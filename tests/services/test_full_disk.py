@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,12 @@ TABLE = pa.table({"number": pa.array(NUMBERS)})
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     with small_disk(tmp_path) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a writer that failed leaves among temporary files goes with the test's."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture
