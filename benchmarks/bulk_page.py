@@ -34,8 +34,8 @@ Made by `make bulk` (`python -m benchmarks.bulk --write`) on {today}; every figu
   snapshot was built. That took {predicting:.0f} s for the same {customers:,} customers, once per snapshot and not per file
   ({members} members on {features} features, two threads; {writing:.0f} s more to write it). Ours reads the upload from HTTP and keeps it,
   keeps every step so that a killed worker loses nothing, counts statistics, and gives the result back over HTTP.
-- The upload: {rows:,} known customers in no order, with two columns of the caller's own. Every result is compared with
-  the snapshot, row by row.
+- The upload: {rows:,} known customers in no order, with two columns of the caller's own. The first result of each
+  format is compared with the snapshot, row by row.
 - Memory is the kernel's high-water mark of each process (shared pages of memory-mapped files count in full in each), and
   for all processes together the largest sum of proportional shares (PSS).
 
