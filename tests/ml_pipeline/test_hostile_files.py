@@ -623,7 +623,9 @@ def test_a_reader_goes_when_its_file_is_left(upload):
         os.kill(file.process_id, 0)
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc to read an environment from (Linux has it)")
+@pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="no /proc to read an environment from (Linux has it)"
+)
 def test_a_reader_finds_no_secret_in_its_environment(upload, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@host/jobs")
     with IsolatedRows(upload(book(*TABLE)), "xlsx", print, columns_limit=9, rows_per_chunk=1) as file:
