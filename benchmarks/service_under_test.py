@@ -62,6 +62,7 @@ class ServiceUnderTest:
             "REDIS_URL": self.redis.url.replace(f":{self.redis.port}/", f":{self.link.port}/"),
             "PORT": str(port),
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(folder),  # whoever is killed leaves something
             **settings,
         }
         self._lifeline = Lifeline()

@@ -38,6 +38,7 @@ def settings(folder: Path, **others: str) -> dict[str, str]:
         "DATABASE_URL": "",
         "LEASE_SECONDS": "4",
         "WATCHDOG_SECONDS": "1",
+        "TMPDIR": str(folder),  # whoever is killed leaves something
         **others,
     }
 
