@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -398,6 +399,11 @@ ODD_PARQUET = {
     ),
     "a list in each row": ("a.parquet", parquet({"customer_id": ["C1"], "tags": [["a", "b"]]}), NestedColumn),
     "a record in each row": ("a.parquet", parquet({"customer_id": ["C1"], "who": [{"a": 1}]}), NestedColumn),
+    "a tensor in each row": (
+        "a.parquet",
+        parquet({"customer_id": ["C1"], "shape": pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((1, 2)))}),
+        NestedColumn,
+    ),
     "bytes that are no text": ("a.parquet", parquet({"customer_id": [b"\xff\xfe"]}), NestedColumn),
     "no columns": ("a.parquet", parquet(pa.table({})), EmptyFile),
     "no rows": ("a.parquet", parquet({"customer_id": pa.array([], pa.string())}), NoDataRows),
