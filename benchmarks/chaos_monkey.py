@@ -27,6 +27,7 @@ KILLS = (WORKER, POOL_PROCESS, WEB_MASTER, WEB_PROCESS, QUEUE, EMPTY_QUEUE)
 VICTIM_SECONDS = 15.0
 HAND_OUT_SECONDS = 20.0
 LOOK_SECONDS = 0.02
+PUT_BACK = 4
 HELD = "SELECT job_id, kind, number, fence, worker_id FROM steps WHERE status = 'leased'"
 FENCE = "SELECT fence FROM steps WHERE job_id = :job_id AND kind = :kind AND number = :number"
 
@@ -86,21 +87,31 @@ class Monkey:
         }
 
     def work_through(self, deck: Counter[str], over: Callable[[], bool]) -> None:
-        """Every disturbance of the deck, each while a job is worked on; ends early when it is over."""
+        """Every disturbance of the deck, each while a job is worked on; ends early when it is over.
+
+        One that could not be done goes below the deck again, a few times: a worker that is stopped while it holds SQLite's
+        lock, for example, keeps others from taking its step.
+        """
         cards = list(deck.elements())
         self._chance.shuffle(cards)
-        for card in cards:
+        put_back: Counter[str] = Counter()
+        while cards:
             time.sleep(self._chance.uniform(0.5, 1.5) * self._gap_seconds)
             if over():
                 return
+            card = cards.pop(0)
             try:
                 self._await_work()
                 self._ways[card]()
                 self.deeds.done[card] += 1
                 self._say(card)
             except NoVictim as problem:
-                self.deeds.missed.append(f"{card}: {problem}")
                 self._say(f"missed: {card}: {problem}")
+                put_back[card] += 1
+                if put_back[card] <= PUT_BACK:
+                    cards.append(card)
+                else:
+                    self.deeds.missed.append(f"{card}: {problem}")
 
     def close(self) -> None:
         """Closes its connections."""
