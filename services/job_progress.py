@@ -3,7 +3,8 @@
 Two things are known while a job runs: what a chunk costs one worker (seconds per row of the last chunks that were scored) and
 how many workers are at the job (how many steps were being worked on at a time, on average, in the last seconds). The worker
 that reads the file counts among them, since it scores once the file is read. Time left = what is left to read and to score ÷
-workers + what writing takes, which only begins when all is scored and is estimated from the numbers of rows and customers.
+workers + what writing takes, which only begins when all is scored and is estimated from the numbers of rows and customers and
+from how fast this machine scores.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,14 @@ from services.job_table import COMPLETED, DONE, GIVEN_UP, LEASED, OPEN, QUEUED, 
 
 RECENT_SECONDS = 20.0
 RECENT_CHUNKS = 8
-WRITE_SECONDS = {"csv": 0.2, "xlsx": 0.3, "parquet": 1.2}
-"""To put the parts of a million rows together, by the format of the result; measured on a shared machine of two cores."""
-SUM_SECONDS = 2.0
+SCORE_SECONDS = {"csv": 2.5, "xlsx": 6.0, "parquet": 1.6}
+"""What a million rows of few columns cost one of two workers, by the format of the result; measured on two idle cores."""
+WRITE_SECONDS = {"csv": 0.2, "xlsx": 0.15, "parquet": 0.75}
+"""To put the parts of a million rows together, measured likewise."""
+SUM_SECONDS = 0.5
 """For the statistics over a million distinct customers, measured likewise."""
+SLOWEST = 4.0
+"""A machine on which scoring takes longer than SCORE_SECONDS takes longer to write too, in proportion, up to so many times."""
 WRITE_SECONDS_AT_LEAST = 0.1
 NEARLY_ALL = 99.9
 MILLION = 1_000_000
@@ -131,12 +136,12 @@ def _seconds_left(job: Job, steps: Sequence[Step], phase: str, pace: Pace | None
     if job.status not in OPEN:
         return 0.0
     if phase == "writing":
-        return _seconds_to_write(job, steps, now)
+        return _seconds_to_write(job, steps, pace, now)
     if job.rows_total is None or pace is None or pace.workers <= 0:
         return None
     reading = _seconds_to_read(job, steps, now)
     scoring = _seconds_to_score(job, steps, pace.seconds_per_row, now)
-    return max(reading, (reading + scoring) / pace.workers) + _seconds_to_write(job, steps, now)
+    return max(reading, (reading + scoring) / pace.workers) + _seconds_to_write(job, steps, pace, now)
 
 
 def _seconds_to_read(job: Job, steps: Sequence[Step], now: float) -> float:
@@ -157,10 +162,12 @@ def _seconds_to_score(job: Job, steps: Sequence[Step], seconds_per_row: float, n
     return max(0.0, ((job.rows_total or 0) - job.rows_processed) * seconds_per_row - spent)
 
 
-def _seconds_to_write(job: Job, steps: Sequence[Step], now: float) -> float:
-    rows = job.rows_total or 0
+def _seconds_to_write(job: Job, steps: Sequence[Step], pace: Pace | None, now: float) -> float:
+    rows, result_format = job.rows_total or 0, job.parameters["result_format"]
     customers = job.metadata.get("total_customers") or rows
-    estimate = (WRITE_SECONDS[job.parameters["result_format"]] * rows + SUM_SECONDS * customers) / MILLION
+    slowness = 1.0 if pace is None else pace.seconds_per_row * MILLION / SCORE_SECONDS[result_format]
+    estimate = (WRITE_SECONDS[result_format] * rows + SUM_SECONDS * customers) / MILLION
+    estimate *= min(max(slowness, 1.0), SLOWEST)
     writing = _step(steps, WRITE, LEASED)
     spent = now - writing.started_at if writing is not None and writing.started_at is not None else 0.0
     return max(WRITE_SECONDS_AT_LEAST, estimate - spent)

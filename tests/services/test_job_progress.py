@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from services.job_progress import SUM_SECONDS, WRITE_SECONDS, progress_of
+from services.job_progress import SCORE_SECONDS, SLOWEST, SUM_SECONDS, WRITE_SECONDS, progress_of
 from services.job_table import DONE, LEASED, READ, SCORE, WAITING, WRITE, Job, Step
 
 ROWS = 50_000
@@ -105,7 +105,9 @@ def course(
         scored.append((begin, end))
         heapq.heappush(free, (end + gap, worker))
     last = max(end for _begin, end in scored)
-    writing = (WRITE_SECONDS[file_format] + SUM_SECONDS) * rows / MILLION if writing is None else writing
+    if writing is None:
+        slowness = min(max(chunk / ROWS * MILLION / SCORE_SECONDS[file_format], 1.0), SLOWEST)
+        writing = (WRITE_SECONDS[file_format] + SUM_SECONDS) * rows / MILLION * slowness
     return Course(file_format, rows, opened, staged, tuple(scored), last + writing)
 
 
@@ -187,7 +189,7 @@ def test_without_a_worker_there_is_no_eta_and_with_a_new_one_there_is_at_once():
     assert progress_of(job, steps, later)["eta_seconds"] is None
     steps[11] = replace(steps[11], status=LEASED, started_at=later)
     assert progress_of(job, steps, later + 0.5)["eta_seconds"] == pytest.approx(
-        10 - 0.5 + WRITE_SECONDS["csv"] + SUM_SECONDS, abs=0.2
+        10 - 0.5 + SLOWEST * (WRITE_SECONDS["csv"] + SUM_SECONDS), abs=0.2
     )
 
 
@@ -211,4 +213,18 @@ def test_writing_takes_less_for_fewer_customers():
     steps = [*steps[:11], step_of(WRITE, LEASED, started_at=EPOCH + 20)]
     each_once = progress_of(job, steps, EPOCH + 20)["eta_seconds"]
     few = progress_of(replace(job, metadata={"total_customers": 1000}), steps, EPOCH + 20)["eta_seconds"]
-    assert each_once - few == pytest.approx(SUM_SECONDS * 0.999, abs=0.1)
+    assert each_once - few == pytest.approx(SLOWEST * SUM_SECONDS * 0.999, abs=0.1)
+
+
+def test_a_machine_that_scores_slowly_is_taken_to_write_slowly_too_and_a_quick_one_no_quicker():
+    quick, slow, slowest = (
+        [step_of(READ, DONE), step_of(SCORE, DONE, 1, MILLION, EPOCH, EPOCH + SCORE_SECONDS["csv"] * times)]
+        for times in (0.2, 2, 99)
+    )
+    job = job_of(rows_total=MILLION, rows_read=MILLION, rows_processed=MILLION)
+    written = [
+        progress_of(job, [*steps, step_of(WRITE, LEASED, started_at=EPOCH + 999)], EPOCH + 999)["eta_seconds"]
+        for steps in (quick, slow, slowest)
+    ]
+    idle = WRITE_SECONDS["csv"] + SUM_SECONDS
+    assert written == pytest.approx([idle, 2 * idle, SLOWEST * idle], abs=0.06)
