@@ -191,8 +191,10 @@ def _first(find: Callable[[], Found], otherwise: str) -> Found:
 
 
 def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):  # it was quicker
+    try:
         os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        raise NoVictim("it was gone already") from None
 
 
 @contextmanager

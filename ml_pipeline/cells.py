@@ -1,7 +1,7 @@
 """The columns of an upload: text, a file's own types, or the mixed cells of a worksheet; and each cell as a person reads it."""
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -71,14 +71,6 @@ def text_of(column: pa.Array) -> pa.Array:
     return pc.fill_null(column.cast(pa.string()), "")
 
 
-def python_cells(column: pa.Array) -> list[object]:
-    """A column of an upload as Python objects, typed as the file has them; '' or None for a cell that is empty."""
-    if column.type != CELLS:
-        return list(column.to_pylist())
-    pairs = zip(column.field(0).to_pylist(), column.field(1).to_pylist(), strict=True)
-    return [_FROM_TEXT[kind](text) for text, kind in pairs]
-
-
 def _casts_as_it_reads(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
@@ -99,15 +91,3 @@ def _kind(cell: object) -> int:
     if isinstance(cell, dt.timedelta):
         return HOURS
     return BLANK if cell is None else TEXT
-
-
-_FROM_TEXT: dict[int, Callable[[str], object]] = {
-    BLANK: str,
-    TEXT: str,
-    NUMBER: float,
-    BOOLEAN: lambda text: text == "TRUE",
-    DATE: dt.date.fromisoformat,
-    MOMENT: dt.datetime.fromisoformat,
-    CLOCK: dt.time.fromisoformat,
-    HOURS: lambda text: dt.timedelta(seconds=float(text)),
-}

@@ -123,8 +123,9 @@ def _partitioned(text: str) -> tuple[str, str, str]:
 
 
 def _header_line(text: str, is_whole: bool, columns_limit: int) -> str:
-    ends = (match.start() for match in re.finditer(r"[\r\n]", text))
-    end = next((end for end in ends if text[:end].strip()), None)
+    begun = re.search(r"\S", text)
+    ended = re.compile(r"[\r\n]").search(text, begun.end()) if begun else None
+    end = ended.start() if ended else None
     if end is None and not is_whole:
         check_width(max(map(text.count, DELIMITERS)) + 1, columns_limit)
         raise UnreadableFile(f"The header is longer than {SAMPLE_BYTES // 1024} kB. {ACCEPTED}")

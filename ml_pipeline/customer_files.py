@@ -19,7 +19,6 @@ from ml_pipeline.result_rows import find_id_column, lookup_ids
 from ml_pipeline.schema import MAX_ID_LENGTH, canonical_id
 from ml_pipeline.snapshot import Snapshot
 
-ROWS_PER_COUNT = 100_000
 DECIMAL_COMMA_INTEGER = r"^([+-]?[0-9]+),0+$"
 """12345,0 is how a spreadsheet of many countries writes the id 12345."""
 KEPT_AS_TEXT = r'^="([^"]*)"$'
@@ -164,21 +163,8 @@ def ids_of(batch: pa.RecordBatch, shape: FileShape) -> pa.Array:
     return pc.replace_substring_regex(ids, DECIMAL_COMMA_INTEGER, r"\1") if shape.decimal == "," else ids
 
 
-def count_rows(path: Path, shape: FileShape, rows_limit: int | None = None) -> RowCounts:
-    """Reads all of the file to count its rows and customers. Raises CustomerFileError."""
-    if shape.format == CSV:
-        batches = read_csv(path, shape, ROWS_PER_COUNT)
-    else:
-        batches = _isolated_batches(path, shape, ROWS_PER_COUNT, no_display, only=shape.id_column)
-    ids = [ids_of(batch, shape) for batch in _counted(batches, shape, no_display, rows_limit)]
-    every_id = pa.chunked_array(ids, pa.string())
-    named = every_id.filter(pc.not_equal(every_id, ""))
-    customers = int(pc.count_distinct(named).as_py())
-    return RowCounts(len(every_id), customers, customers < len(named))
-
-
 def _isolated_batches(
-    path: Path, shape: FileShape, rows_per_chunk: int, saw: Callable[[int], None], only: int | None = None
+    path: Path, shape: FileShape, rows_per_chunk: int, saw: Callable[[int], None]
 ) -> Iterator[pa.RecordBatch]:
     with IsolatedRows(
         path,
@@ -187,7 +173,6 @@ def _isolated_batches(
         columns_limit=max(COLUMNS_LIMIT, len(shape.header)),
         sheet=shape.sheet,
         rows_per_chunk=rows_per_chunk,
-        only=only,
     ) as file:
         file.opened()
         yield from file.batches()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO
 
 LEVEL = 1
-"""Measured on the rows of a sheet against 1: 3 takes 1.6 times as long for 7 % less, 6 takes 3.4 times as long for 21 % less."""
+"""The rows of a sheet are so alike that higher levels cost far more time than they save room."""
 
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31

@@ -39,18 +39,15 @@ class IsolatedRows:
         columns_limit: int,
         sheet: str | None = None,
         rows_per_chunk: int = 0,
-        only: int | None = None,
-        memory: int | None = None,
     ) -> None:
-        """rows_per_chunk 0: only the description. only: the one column that is needed. memory: in bytes; None: by the file's size."""
+        """rows_per_chunk 0: only the description."""
         self._saw = saw
-        self._memory = memory or (CHEAP_MEMORY_BYTES if is_cheap(path) else MEMORY_BYTES)
+        self._memory = CHEAP_MEMORY_BYTES if is_cheap(path) else MEMORY_BYTES
         request = {
             "path": str(path.resolve()),
             "format": file_format,
             "sheet": sheet,
             "rows_per_chunk": rows_per_chunk,
-            "only": only,
             "columns_limit": columns_limit,
             "memory": self._memory,
             "parent": os.getpid(),

@@ -37,21 +37,18 @@ def open_parquet(path: Path, columns_limit: int) -> pq.ParquetFile:
     return file
 
 
-def parquet_batches(file: pq.ParquetFile, rows_per_chunk: int, only: int | None) -> Iterator[pa.RecordBatch]:
-    """The rows in batches of exactly so many but for the last; of all columns, or only of one."""
-    return cut_batches(_plain_batches(file, rows_per_chunk, only), rows_per_chunk)
+def parquet_batches(file: pq.ParquetFile, rows_per_chunk: int) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of exactly so many but for the last."""
+    return cut_batches(_plain_batches(file, rows_per_chunk), rows_per_chunk)
 
 
-def _plain_batches(file: pq.ParquetFile, rows_per_chunk: int, only: int | None) -> Iterator[pa.RecordBatch]:
+def _plain_batches(file: pq.ParquetFile, rows_per_chunk: int) -> Iterator[pa.RecordBatch]:
     names = file.schema_arrow.names
-    columns = None if only is None or names.count(names[only]) > 1 else [names[only]]
     rows = min(ROWS_PER_READ, rows_per_chunk)
-    for batch in file.iter_batches(rows, columns=columns, use_threads=False):
-        places = range(len(names)) if only is None else [only]
-        arrays = [batch.column(place if columns is None else 0) for place in places]
+    for batch in file.iter_batches(rows, use_threads=False):
         check_bytes(batch.nbytes, batch.num_rows)
-        plain = [_plain(array, names[place]) for array, place in zip(arrays, places, strict=True)]
-        yield pa.record_batch(plain, names=[str(place) for place in places])
+        plain = [_plain(array, name) for array, name in zip(batch.columns, names, strict=True)]
+        yield pa.record_batch(plain, names=[str(place) for place in range(len(names))])
 
 
 def _is_plain(kind: pa.DataType) -> bool:

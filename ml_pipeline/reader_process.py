@@ -6,6 +6,7 @@ a kind (1 byte), a length (8 bytes) and as many bytes. Kinds: N news as JSON, B 
 """
 
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -23,6 +24,10 @@ from xml.etree import ElementTree
 NEWS, BATCH = b"N", b"B"
 PR_SET_PDEATHSIG = 1
 CPU_SECONDS = 300
+MACHINE_FAULTS = frozenset(
+    (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+)
+"""Of a disk or a machine, whatever the file is like."""
 DAMAGED = (
     "The file is cut off or damaged: it cannot be read to its end. Open it in the program that made it, save it again and "
     "send it once more."
@@ -80,13 +85,13 @@ def _answer(request: dict[str, Any], output: BinaryIO) -> dict[str, Any]:
 
 
 def _open(request: dict[str, Any], saw: Callable[[int], None]) -> tuple[dict[str, Any], Iterator[Any] | None]:
-    path, chunk, only = Path(request["path"]), request["rows_per_chunk"], request["only"]
+    path, chunk = Path(request["path"]), request["rows_per_chunk"]
     if request["format"] == "parquet":
         from ml_pipeline.parquet_rows import open_parquet, parquet_batches
 
         file = open_parquet(path, request["columns_limit"])
-        told = {"header": file.schema_arrow.names, "rows": file.metadata.num_rows}
-        return told, parquet_batches(file, chunk, only) if chunk else None
+        told = {"header": file.schema_arrow.names}
+        return told, parquet_batches(file, chunk) if chunk else None
     from ml_pipeline.workbook_rows import check_archive, check_has_rows, open_sheet, sheet_batches
 
     if request["format"] == "xlsx":
@@ -95,18 +100,19 @@ def _open(request: dict[str, Any], saw: Callable[[int], None]) -> tuple[dict[str
     if not chunk:
         check_has_rows(sheet)
     told = {"header": sheet.header, "sheet": sheet.sheet, "sheets": sheet.sheets}
-    return told, sheet_batches(sheet, chunk, only) if chunk else None
+    return told, sheet_batches(sheet, chunk) if chunk else None
 
 
 def _named(problem: BaseException, memory: int) -> dict[str, Any]:
-    """What went wrong: a CustomerFileError by its name, else what a reader says of a damaged file, else a fault of ours."""
+    """What went wrong: a CustomerFileError by its name, else what a reader may say of a damaged file, else a fault of ours."""
     from ml_pipeline.errors import CustomerFileError, DamagedFile, TooLargeToOpen
 
     if isinstance(problem, CustomerFileError):
         return {"error": type(problem).__name__, "message": str(problem)}
     if isinstance(problem, MemoryError):
         return {"error": TooLargeToOpen.__name__, "message": too_large(memory)}
-    if isinstance(problem, _damage()) or type(problem).__name__ == "PanicException":
+    of_the_machine = isinstance(problem, OSError) and problem.errno in MACHINE_FAULTS
+    if (isinstance(problem, _damage()) and not of_the_machine) or type(problem).__name__ == "PanicException":
         return {"error": DamagedFile.__name__, "message": DAMAGED}
     place = traceback.extract_tb(problem.__traceback__)[-1]
     return {"fault": f"{type(problem).__name__} in {Path(place.filename).name}, line {place.lineno}"}

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ml_pipeline.errors import DamagedFile, TooManyCells, UnpacksTooLarge
 
 CELLS_LIMIT = 16_000_000
-"""A reader takes about 32 bytes for each, and 90 where it holds a text."""
+"""So that a sheet full of texts stays within the memory that the process that reads it may have."""
 SHEET_ROWS, SHEET_COLUMNS = 1 << 20, 1 << 14
 """Of the largest worksheet that Excel and LibreOffice write."""
 UNPACKED_LIMIT = 3 << 30

@@ -74,13 +74,12 @@ def check_archive(path: Path) -> None:
         raise _no_worksheet()
 
 
-def sheet_batches(opened: OpenedSheet, rows_per_chunk: int, only: int | None) -> Iterator[pa.RecordBatch]:
-    """The rows in batches of exactly so many but for the last; of all columns, or only of one."""
+def sheet_batches(opened: OpenedSheet, rows_per_chunk: int) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of exactly so many but for the last."""
     width = len(opened.header)
     for chunk in _chunks(opened.rows, rows_per_chunk, width):
-        indices = range(width) if only is None else [only]
-        columns = [worksheet_column([row[index] for row in chunk]) for index in indices]
-        batch = pa.record_batch(columns, names=[str(index) for index in indices])
+        columns = [worksheet_column([row[index] for row in chunk]) for index in range(width)]
+        batch = pa.record_batch(columns, names=[str(index) for index in range(width)])
         check_bytes(batch.nbytes, batch.num_rows)
         yield batch
 

@@ -1,6 +1,5 @@
 """Bulk jobs over HTTP: look at them, change their course, delete them."""
 
-import datetime as dt
 from typing import Any
 
 from flask import Response
@@ -10,6 +9,7 @@ from routes.bulk_messages import DeleteAnswer, JobList, JobPath, JobsQuery, JobS
 from routes.bulk_prediction import BULK_RESPONSES, BULK_TAG
 from routes.context import caller, services
 from routes.messages import ErrorAnswer, answer
+from services.job_progress import moment_text
 from services.job_table import CANCELLED, COMPLETED, FAILED, OPEN, Job
 
 DAY_SECONDS = 86_400
@@ -94,12 +94,12 @@ def job_status(job: Job) -> dict[str, Any]:
     """All that is told of a job, as JobStatus."""
     content = job_state(job) | {
         "metadata": job.metadata,
-        "created_at": _iso(job.created_at),
-        "updated_at": _iso(job.updated_at),
+        "created_at": moment_text(job.created_at),
+        "updated_at": moment_text(job.updated_at),
         "events_url": f"/bulk/events/{job.job_id}",
     }
     if job.completed_at is not None:
-        content["completed_at"] = _iso(job.completed_at)
+        content["completed_at"] = moment_text(job.completed_at)
         content["processing_time_seconds"] = round(job.completed_at - (job.started_at or job.completed_at), 3)
     if job.status == COMPLETED:
         content["statistics"] = job.statistics
@@ -110,7 +110,7 @@ def _expiry(job: Job) -> dict[str, str]:
     days = services().settings.retention_days
     if job.completed_at is None or not days:
         return {}
-    return {"expires_at": _iso(job.completed_at + days * DAY_SECONDS)}
+    return {"expires_at": moment_text(job.completed_at + days * DAY_SECONDS)}
 
 
 def _webhook(job: Job) -> dict[str, Any]:
@@ -127,7 +127,3 @@ def _ways_on(job: Job) -> dict[str, str]:
     if job.status != COMPLETED and job.rows_processed:
         ways["partial_url"] = f"/bulk/download/{job.job_id}?partial=true"
     return ways
-
-
-def _iso(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds")

@@ -54,7 +54,7 @@ def template(query: TemplateQuery) -> Response:
 )
 def preview(form: UploadForm, query: PreviewQuery) -> Response:
     """How the file is read, its rows, duplicates and unknown ids. Nothing is kept, and no job is started."""
-    return answer(PreviewAnswer, services().bulk.preview(*form.received(), caller(), query.sheet))
+    return answer(PreviewAnswer, services().bulk.preview(*form.received(), query.sheet))
 
 
 @bulk_api.post(

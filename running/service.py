@@ -27,7 +27,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 WEB_PROCESSES = 2
 WORKERS = (("worker", "bulk", 2), ("finisher", "finishing,training", 1))
 """Name, queues, processes. What finishes has a process of its own: a long conversion, or the receiver of a webhook that does
-not answer, keeps nobody's file from being scored. It costs about 160 MB."""
+not answer, keeps nobody's file from being scored."""
 WORKER_STOP_SECONDS = 8.0
 """A worker ends by itself within seven, and then has given back what it held."""
 READY_SECONDS = 60.0

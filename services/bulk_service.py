@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class BulkService:
         notes = ["sample row: put your own customers here", *[""] * (len(ids) - 1)][: len(ids)]
         return _template(template_format, [ids, names, notes])
 
-    def preview(self, path: Path, filename: str, caller: Caller, sheet: str | None = None) -> dict[str, Any]:
+    def preview(self, path: Path, filename: str, sheet: str | None = None) -> dict[str, Any]:
         """What would be made of a file, without starting a job. Raises what an upload of the file would raise."""
         model = self._serving()
         return preview_of(path, plain_name(filename), sheet, self._limits, model.snapshot if model else None)
@@ -145,9 +145,11 @@ class BulkService:
 
     def _serving(self) -> Model | None:
         """Without a model nobody is known, and the job will say that there is none."""
-        with suppress(ModelError):
+        try:
             return self._registry.serving()
-        return None
+        except ModelError as problem:
+            log.warning("no model can serve", extra={"error": type(problem).__name__, "reason": str(problem)})
+            return None
 
     def _described(
         self,
@@ -210,7 +212,7 @@ class BulkService:
         url = job.parameters.get("webhook_url")
         if not url:
             return None
-        calls = [step for step in self._store.steps(job.job_id) if step.kind == NOTIFY]
+        calls = self._store.steps(job.job_id, NOTIFY)
         return {"url": url, **(_told(calls[-1]) if calls else NOT_TOLD)}
 
     def jobs(self, caller: Caller, status: str | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
@@ -261,7 +263,7 @@ class BulkService:
         """
         job = self.status(job_id, caller)
         self._check_open_jobs(caller)
-        job = self._store.retry(job.job_id)
+        self._store.retry(job.job_id)
         log.info("job tried again", extra={"job_id": job_id})
         self._dispatcher.send_unsent(job_id)
         return self._store.get(job_id)

@@ -60,7 +60,8 @@ def result_key(job_id: str, fence: int, result_format: str) -> str:
 
 def customers_key(result: str) -> str:
     """The snapshot positions of the distinct customers of a result."""
-    return re.sub(r"/result-(\d+)\.\w+$", r"/customers-\1.npy", result)
+    folder, fence = re.fullmatch(r"(.*)/result-(\d+)\.\w+", result).groups()  # type: ignore[union-attr]
+    return f"{folder}/customers-{fence}.npy"
 
 
 def converted_key(parent_id: str, conversion_id: str, fence: int, result_format: str) -> str:

@@ -7,6 +7,7 @@ workers + what writing takes, which only begins when all is scored and is estima
 from how fast this machine scores.
 """
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
@@ -55,7 +56,7 @@ def progress_of(job: Job, steps: Sequence[Step], now: float) -> dict[str, Any]:
         "processed": job.rows_processed,
         "successful": job.rows_successful,
         "failed": job.rows_failed,
-        "percentage": _percentage(job),
+        "percentage": percentage_of(job),
         "phase": phase,
         "rows_read": job.rows_read,
         "rows_per_second": _rows_per_second(job, pace),
@@ -63,12 +64,18 @@ def progress_of(job: Job, steps: Sequence[Step], now: float) -> dict[str, Any]:
     }
 
 
-def _percentage(job: Job) -> float:
+def percentage_of(job: Job) -> float:
+    """Rows processed of all; 0 while the total is unknown, at most 99.9 before the job is completed."""
     if job.status == COMPLETED:
         return 100.0
     if not job.rows_total:
         return 0.0
     return min(NEARLY_ALL, job.rows_processed * 1000 // job.rows_total / 10)
+
+
+def moment_text(seconds: float) -> str:
+    """A time of the job table as the answers have it: ISO 8601, UTC, to the millisecond."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds")
 
 
 def _phase(job: Job, steps: Sequence[Step]) -> str:

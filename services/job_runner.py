@@ -67,7 +67,7 @@ class JobRunner:
         does not wait for a receiver of webhooks, not even for a message that was left over when the job ended.
         """
         begun = time.monotonic()
-        kinds: Collection[str] = KINDS_OF_QUEUE.get(queue or "", KINDS_OF_STEPS)
+        kinds: Collection[str] = KINDS_OF_STEPS if queue is None else KINDS_OF_QUEUE.get(queue, ())
         while claimed := self._steps.claim(job_id, self._worker_id, kinds):
             job, step, lease = claimed
             with request_id_bound(job.request_id), self._heartbeat(lease):

@@ -113,10 +113,11 @@ class JobStore:
             rows = connection.execute(wanted.order_by(jobs.c.created_at.desc(), jobs.c.job_id).limit(limit))
             return [Job(**row) for row in rows.mappings()]
 
-    def steps(self, job_id: str) -> list[Step]:
-        """All steps of a job, by kind and number."""
+    def steps(self, job_id: str, kind: str | None = None) -> list[Step]:
+        """The steps of a job, all or those of one kind, by kind and number."""
+        of_kind = () if kind is None else (steps.c.kind == kind,)
         with self._database.reading() as connection:
-            return steps_of(connection, steps.c.job_id == job_id)
+            return steps_of(connection, steps.c.job_id == job_id, *of_kind)
 
     def steps_now(self, job_id: str) -> tuple[list[Step], float]:
         """All steps of a job, and what time it is by the clock that wrote theirs, which need not be this host's."""

@@ -276,19 +276,14 @@ def add_notification(connection: sa.Connection, job: Job, now: float) -> None:
         add_step(connection, job.job_id, NOTIFY, 0, now)  # a retry has deleted that of an earlier end
 
 
+def released(now: float) -> dict[str, Any]:
+    """What a step has that waits and is nobody's, without a message of its own."""
+    return {"status": WAITING, "worker_id": None, "lease_expires_at": None, "enqueued_at": None, "updated_at": now}
+
+
 def take_leases_back(connection: sa.Connection, job_id: str, now: float) -> None:
     """Nobody holds a step of this job any more; whoever works on one finds its lease lost at the next write."""
-    connection.execute(
-        steps.update()
-        .where(steps.c.job_id == job_id, steps.c.status == LEASED)
-        .values(
-            status=WAITING,
-            worker_id=None,
-            lease_expires_at=None,
-            enqueued_at=None,
-            updated_at=now,
-        )
-    )
+    connection.execute(steps.update().where(steps.c.job_id == job_id, steps.c.status == LEASED).values(released(now)))
 
 
 def unknown_job(job_id: str) -> UnknownJob:

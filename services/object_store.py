@@ -220,8 +220,9 @@ def link_or_copy(source: Path, target: Path) -> None:
 def named_failures(kept: str = KEPT, room: str = ROOM, half: Path | None = None) -> Iterator[None]:
     """Turns what goes wrong with files into StorageFull or ObjectStoreUnavailable; no path of the server is told.
 
-    kept: what is kept where it went wrong. room: how to make room there. half: the file that is being written. Some libraries hide the reason: NumPy
-    says only that it wrote less than it wanted, XlsxWriter raises an error of its own with the reason below.
+    kept: what is kept where it went wrong. room: how to make room there. half: the file that is being written. Some libraries
+    hide the reason: NumPy says only that it wrote less than it wanted, XlsxWriter raises an error of its own with the reason
+    below.
     """
     try:
         yield

@@ -19,6 +19,7 @@ from services.job_table import (
     NOTIFY,
     OPEN,
     PROCESSING,
+    QUEUED,
     READ,
     SCORE,
     WAITING,
@@ -32,6 +33,7 @@ from services.job_table import (
     jobs,
     lost_lease,
     one_job,
+    released,
     steps,
     steps_of,
     take_leases_back,
@@ -95,8 +97,13 @@ class StepStore:
                 )
             )
             if step.kind != NOTIFY:
-                begun = {"status": PROCESSING, "started_at": sa.func.coalesce(jobs.c.started_at, now)}
-                connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(begun))
+                begun = {
+                    "status": PROCESSING,
+                    "started_at": sa.func.coalesce(jobs.c.started_at, now),
+                    "updated_at": now,
+                }
+                waits = (jobs.c.job_id == job_id, jobs.c.status == QUEUED)
+                connection.execute(jobs.update().where(*waits).values(begun))
             return one_job(connection, job_id), steps_of(connection, *_is(lease))[0], lease
 
     def renew(self, lease: Lease) -> None:
@@ -169,7 +176,7 @@ class StepStore:
         with self._database.writing() as connection:
             now = self._database.now(connection)
             why = {"not_before": now + seconds, "error_name": name, "error_message": message}
-            self._hold(connection, lease, now, **_released(now) | why)
+            self._hold(connection, lease, now, **released(now) | why)
 
     def fail(self, lease: Lease, name: str, message: str) -> None:
         """The job ends without a result, for a reason that another attempt would not change. Raises LeaseLost."""
@@ -212,10 +219,10 @@ class StepStore:
     ) -> str:
         this = _is(step)
         if step.attempts < self._max_attempts or (step.kind == NOTIFY and step.attempts < NOTIFY_ATTEMPTS):
-            connection.execute(steps.update().where(*this).values(_released(now)))
+            connection.execute(steps.update().where(*this).values(released(now)))
             return WAITING
         why = {"status": GIVEN_UP, "error_name": name, "error_message": message, "finished_at": now}
-        connection.execute(steps.update().where(*this).values(_released(now) | why))
+        connection.execute(steps.update().where(*this).values(released(now) | why))
         if step.kind == SCORE:
             _count_chunk(connection, step, 0, now)
             _add_write_when_all_is_scored(connection, step.job_id, now)
@@ -266,7 +273,7 @@ class StepStore:
         return self._take_back(lambda _now: its_own, self._return_uncounted)
 
     def _return_uncounted(self, connection: sa.Connection, step: Step, now: float) -> None:
-        given_back = _released(now) | {"attempts": steps.c.attempts - 1}
+        given_back = released(now) | {"attempts": steps.c.attempts - 1}
         connection.execute(steps.update().where(*_is(step)).values(given_back))
 
     def is_holding(self, worker_id: str) -> bool:
@@ -397,10 +404,6 @@ def _grouped(connection: sa.Connection, now: float, *conditions: sa.ColumnElemen
         .limit(1000)
     )
     return [WaitingSteps(*row) for row in connection.execute(counted)]
-
-
-def _released(now: float) -> dict[str, Any]:
-    return {"status": WAITING, "worker_id": None, "lease_expires_at": None, "enqueued_at": None, "updated_at": now}
 
 
 def _count_chunk(connection: sa.Connection, chunk: Step, successful: int, now: float) -> None:

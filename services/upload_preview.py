@@ -121,7 +121,7 @@ def _warnings(shape: FileShape, snapshot: Snapshot | None, found: Mapping[str, A
 
 def _of_unknown(snapshot: Snapshot | None, found: Mapping[str, Any], rows: str) -> list[str]:
     if snapshot is None:
-        return ["No model serves yet, so that nobody knows which of the ids are known: train one first."]
+        return ["No model can serve now, so that nobody knows which of the ids are known: GET /health says why."]
     unknown = found["unknown_ids"]["of_rows"]
     if not unknown:
         return []

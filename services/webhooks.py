@@ -6,7 +6,6 @@ it has seen by the header X-Webhook-Id, and compares X-Webhook-Signature with it
 before it believes anything.
 """
 
-import datetime as dt
 import hashlib
 import hmac
 import http.client
@@ -26,6 +25,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from config import VERSION, Settings
 from services.errors import WebhookRefused
+from services.job_progress import moment_text, percentage_of
 from services.job_table import COMPLETED, FAILED, Job, Lease, Step
 from services.step_store import StepStore
 
@@ -153,18 +153,17 @@ def _taken_apart(url: str) -> tuple[SplitResult, int]:
 
 def _content(job: Job) -> dict[str, Any]:
     """What the receiver is told, in the words of GET /bulk/status."""
-    total, processed = job.rows_total, job.rows_processed
     content: dict[str, Any] = {
         "job_id": job.job_id,
         "status": job.status,
         "progress": {
-            "total": total,
-            "processed": processed,
+            "total": job.rows_total,
+            "processed": job.rows_processed,
             "successful": job.rows_successful,
             "failed": job.rows_failed,
-            "percentage": 100.0 if job.status == COMPLETED else round(100 * processed / total, 1) if total else 0.0,
+            "percentage": percentage_of(job),
         },
-        "completed_at": None if job.completed_at is None else _iso(job.completed_at),
+        "completed_at": None if job.completed_at is None else moment_text(job.completed_at),
     }
     if job.status == COMPLETED:
         content |= {"statistics": job.statistics, "download_url": f"/bulk/download/{job.job_id}"}
@@ -176,10 +175,6 @@ def _content(job: Job) -> dict[str, Any]:
 def _id_of_end(job: Job) -> str:
     """The same for every attempt to tell of one end; a job that was retried ends again, with another id."""
     return f"{job.job_id}:{job.status}:{round(1000 * (job.completed_at or 0))}"
-
-
-def _iso(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds")
 
 
 def _signature(secret: str, timestamp: str, body: bytes) -> str:

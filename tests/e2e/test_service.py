@@ -196,7 +196,9 @@ def test_the_log_of_every_part_is_json(service: Service) -> None:
     lines = service.lines
     welcome = next(number for number, line in enumerate(lines) if line.startswith("Serving."))
     after = [line for line in lines[welcome:] if line.startswith("{")]
-    assert all(json.loads(line)["level"] for line in after)
+    assert {json.loads(line)["level"] for line in after} <= {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
+    assert any('"request answered"' in line for line in after)
+    assert not [line for line in lines[welcome:] if line.startswith(("Traceback", "INFO:", "ERROR:", "WARNING:"))]
 
 
 # The tests from here on end the service.

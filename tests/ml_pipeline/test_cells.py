@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_pipeline.cells import CELLS, cell_text, python_cells, text_of, worksheet_column
+from ml_pipeline.cells import CELLS, cell_text, text_of, worksheet_column
+from tests.ml_pipeline.upload_rows import python_cells
 
 ODD = [0.0, -0.0, 12345.0, 2.0**53, 2.0**63, -(2.0**63), 1e16, 1e22, 1e300, 0.1, 1e-7, -1.5, math.inf, -math.inf]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import xlsxwriter
 
-from ml_pipeline.cells import cell_text, python_cells, text_of
-from ml_pipeline.customer_files import count_rows, describe_upload, read_rows
+from ml_pipeline.cells import cell_text, text_of
+from ml_pipeline.customer_files import describe_upload, read_rows
 from ml_pipeline.errors import (
     EmptyFile,
     MisnamedFile,
@@ -22,6 +22,7 @@ from ml_pipeline.errors import (
 )
 from ml_pipeline.file_shape import FileShape
 from ml_pipeline.sheet_extent import check_extent
+from tests.ml_pipeline.upload_rows import count_rows, python_cells
 
 
 @pytest.fixture

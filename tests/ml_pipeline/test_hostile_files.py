@@ -14,7 +14,7 @@ import pytest
 from benchmarks.old_workbook import compound_file, old_workbook
 from ml_pipeline.cells import text_of
 from ml_pipeline.csv_bytes import open_packed, open_utf8
-from ml_pipeline.customer_files import cheap_to_count, count_rows, describe_upload, ids_of, open_rows, read_rows
+from ml_pipeline.customer_files import cheap_to_count, describe_upload, ids_of, open_rows, read_rows
 from ml_pipeline.errors import (
     CustomerFileError,
     DamagedFile,
@@ -50,6 +50,7 @@ from tests.ml_pipeline.odd_files import (
     simple_sheet,
     workbook_parts,
 )
+from tests.ml_pipeline.upload_rows import count_rows
 
 HEADER = "customer_id,note\n"
 PLAIN = [("C1", "a"), ("C2", "b")]
@@ -181,6 +182,7 @@ ODD_CSV = {
     "nothing": ("a.csv", "", EmptyFile),
     "only blanks": ("a.csv", "\n  \n\t\n", (EmptyFile, NoDataRows)),
     "only a header": ("a.csv", HEADER, NoDataRows),
+    "800 kB of blank lines in front": ("a.csv", "\n" * 800_000 + HEADER + "C1,a\nC2,b\n", PLAIN),
     "only a header and 2 MB of blank lines": ("a.csv", HEADER + "\n" * 2 * MB, NoDataRows),
     "a NUL at the beginning": ("a.csv", HEADER + "C1,a\0\n", UnreadableFile),
     "a NUL far behind": ("a.csv", HEADER + "C1,a\n" * 300_000 + "C2,\0\n", UnreadableFile),

@@ -272,11 +272,11 @@ def test_a_cursor_that_is_none_of_ours_is_refused(services, local, cursor):
 
 
 @pytest.fixture
-def preview(services, tmp_path, local):
+def preview(services, tmp_path):
     def ask(content, name="customers.csv", sheet=None):
         path = tmp_path / "received"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return services.bulk.preview(path, name, local, sheet)
+        return services.bulk.preview(path, name, sheet)
 
     return ask
 

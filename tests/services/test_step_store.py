@@ -45,6 +45,17 @@ def test_a_step_can_be_claimed_once(bench):
     assert bench.steps.claim("nothing-here", "w2") is None
 
 
+def test_a_job_that_is_begun_has_changed_and_one_whose_next_chunk_is_taken_has_not(bench):
+    job_id = bench.staged(1, 1)
+    bench.store.cancel(job_id)
+    queued = bench.store.retry(job_id)
+    bench.clock.ahead += 5
+    begun = bench.claim(job_id)[0]
+    assert (begun.status, begun.updated_at > queued.updated_at) == ("processing", True)
+    bench.clock.ahead += 5
+    assert bench.claim(job_id)[0].updated_at == begun.updated_at
+
+
 def test_of_many_workers_at_once_each_gets_another_chunk(bench):
     job_id = bench.staged(1, 1, 1)
     claimed = at_once(*[lambda: bench.steps.claim(job_id, "w") for _ in range(8)])
