@@ -344,13 +344,13 @@ def test_a_preview_refuses_what_an_upload_refuses(preview):
         preview(f"{CUSTOMERS[0]},a\n{CUSTOMERS[1]},b\n")
 
 
-def test_a_preview_without_a_model_says_that_nobody_knows_whom_it_knows(settings, queue, tmp_path, local):
+def test_a_preview_without_a_model_says_that_nobody_knows_whom_it_knows(settings, queue, tmp_path):
     built = build_services(replace(settings, models_dir=tmp_path / "none"), queue)
     path = tmp_path / "received"
     path.write_bytes(csv_of(ROWS))
-    found = built.bulk.preview(path, "a.csv", local)
+    found = built.bulk.preview(path, "a.csv")
     assert (found["unknown_ids"], found["total_rows"]) == (None, 30)
-    assert any("No model serves" in sentence for sentence in found["warnings"])
+    assert any("No model can serve" in sentence for sentence in found["warnings"])
 
 
 def test_ids_are_counted_as_they_go_by_whatever_their_length():
