@@ -25,7 +25,8 @@ CHUNK_TWICE, OTHER_TWICE = "a chunk handed to two workers", "a reading or a putt
 CHUNK = "score"
 KILLS = (WORKER, POOL_PROCESS, WEB_MASTER, WEB_PROCESS, QUEUE, EMPTY_QUEUE)
 VICTIM_SECONDS = 15.0
-HAND_OUT_SECONDS = 20.0
+HAND_OUT_SECONDS = 10.0
+"""So long a worker is stopped at most; another has the step within some seconds of the lease's end, or never."""
 LOOK_SECONDS = 0.02
 PUT_BACK = 4
 HELD = "SELECT job_id, kind, number, fence, worker_id FROM steps WHERE status = 'leased'"
@@ -145,7 +146,7 @@ class Monkey:
 
     def _hand_out_twice(self, is_wanted: Callable[[object], bool]) -> None:
         """Stops a worker in the middle of a step of that kind until another has the step too, then lets it go on."""
-        deadline = time.monotonic() + 2 * HAND_OUT_SECONDS
+        deadline = time.monotonic() + 4 * HAND_OUT_SECONDS
         while time.monotonic() < deadline:
             held = _first(lambda: [each for each in self._holders() if is_wanted(each[0]["kind"])], "nobody held one")
             step, family = self._chance.choice(held)

@@ -20,7 +20,7 @@ from ml_pipeline.result_rows import answer_rows, failed_rows, result_header
 from ml_pipeline.snapshot import Snapshot, result_columns
 from services.chunk_staging import ChunkStaging
 from services.dispatcher import Dispatcher
-from services.errors import LeaseLost, ObjectStoreUnavailable
+from services.errors import LeaseLost, ObjectStoreUnavailable, UnknownJob
 from services.job_files import Positions, keep_shape, read_chunk, read_positions, shape_of, write_positions
 from services.job_keys import (
     clear_chunks,
@@ -32,7 +32,7 @@ from services.job_keys import (
     result_key,
 )
 from services.job_store import JobStore
-from services.job_table import GIVEN_UP, SCORE, Job, Lease, Step
+from services.job_table import COMPLETED, DONE, GIVEN_UP, SCORE, Job, Lease, Step
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore, named_failures
 from services.step_store import StepStore
@@ -43,15 +43,15 @@ log = logging.getLogger(__name__)
 StepWork = Callable[["BulkJobs", Job, Step, Lease], None]
 
 
-def _leaving_nothing_of_a_deleted_job(work: StepWork) -> StepWork:
-    """Who learns by the loss of his lease that the job was deleted removes what he has written since."""
+def _leaving_nothing_of_a_job_that_is_over(work: StepWork) -> StepWork:
+    """Who learns by the loss of his lease that the job was deleted, or done by others, removes what he has written since."""
 
     @wraps(work)
     def done(jobs: "BulkJobs", job: Job, step: Step, lease: Lease) -> None:
         try:
             work(jobs, job, step, lease)
         except LeaseLost:
-            jobs.clear_if_deleted(job.parent_id or job.job_id)
+            jobs.clear_if_over(job.parent_id or job.job_id)
             raise
 
     return done
@@ -81,14 +81,19 @@ class BulkJobs:
         self._limits = limits
         self._rows_per_chunk = rows_per_chunk
 
-    def clear_if_deleted(self, job_id: str) -> None:
-        """Removes the files below the id of a job that is not there any more."""
-        if not self._store.known([job_id]):
+    def clear_if_over(self, job_id: str) -> None:
+        """Removes all files of a job that is not there any more, and the chunks and parts of one whose result is made."""
+        try:
+            job = self._store.get(job_id)
+        except UnknownJob:
             self._objects.delete_below(job_id)
+            return
+        if job.status == COMPLETED and all(chunk.status == DONE for chunk in self._store.steps(job_id, SCORE)):
+            self._clear(job_id)
 
     # ---- read
 
-    @_leaving_nothing_of_a_deleted_job
+    @_leaving_nothing_of_a_job_that_is_over
     def read(self, job: Job, step: Step, lease: Lease) -> None:
         """Cuts the upload into chunks. Raises a CustomerFileError or TooManyRows for a file that is not taken."""
         job, model = self._pinned(job, lease)
@@ -130,7 +135,7 @@ class BulkJobs:
 
     # ---- score
 
-    @_leaving_nothing_of_a_deleted_job
+    @_leaving_nothing_of_a_job_that_is_over
     def score(self, job: Job, step: Step, lease: Lease) -> None:
         """Answers one chunk."""
         model, shape = self._pair(job), shape_of(job, self._objects)
@@ -146,7 +151,7 @@ class BulkJobs:
 
     # ---- write
 
-    @_leaving_nothing_of_a_deleted_job
+    @_leaving_nothing_of_a_job_that_is_over
     def write(self, job: Job, step: Step, lease: Lease) -> None:
         """Puts the parts together, sums up over distinct customers and completes the job."""
         model, shape = self._pair(job), shape_of(job, self._objects)
@@ -195,7 +200,7 @@ class BulkJobs:
 
     # ---- convert
 
-    @_leaving_nothing_of_a_deleted_job
+    @_leaving_nothing_of_a_job_that_is_over
     def convert(self, job: Job, step: Step, lease: Lease) -> None:
         """Makes the parent's result once more, in another format, from the same upload and the same pair."""
         parent, result_format = self._store.get(str(job.parent_id)), str(job.variant)

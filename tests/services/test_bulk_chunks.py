@@ -454,6 +454,25 @@ def test_of_two_that_score_a_chunk_only_the_holder_of_the_lease_is_counted(
     assert services.objects.names(f"{job.job_id}/parts") == []
 
 
+def test_who_scores_a_chunk_of_a_job_that_others_have_completed_leaves_nothing(
+    chunked, upload, local, one_step, jobs_of, undisturbed
+):
+    """As the one above, but it ends after the result is made and its parts are removed."""
+    job = upload(csv_of(ROWS))
+    one_step(job.job_id)
+    held = chunked.steps.claim(job.job_id, "worker-0")
+    kept = f"{job.job_id}/read-before.arrow"
+    with chunked.objects.local(held[1].key) as staged, chunked.objects.create(kept) as path:
+        path.write_bytes(staged.read_bytes())
+    chunked.steps.release_worker("worker-0")
+    patient(chunked)
+    chunked.runner.run(job.job_id)
+    with pytest.raises(LeaseLost):
+        jobs_of(chunked).score(held[0], replace(held[1], key=kept), held[2])
+    assert chunked.objects.names(f"{job.job_id}/parts") == []
+    assert content_of(chunked, job.job_id, local) == undisturbed
+
+
 def test_of_two_that_write_the_result_only_the_holder_of_the_lease_is_counted(
     services, chunked, upload, local, one_step, jobs_of, undisturbed
 ):
