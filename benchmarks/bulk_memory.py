@@ -63,4 +63,6 @@ def watched(service: ServiceUnderTest) -> Iterator[PeakMemory]:
 
 def _kilobytes(pid: int, file: str, field: str) -> int:
     found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0
+    if not found:
+        raise ProcessLookupError(f"process {pid} has ended: its {file} has no {field}")
+    return int(found[1])

@@ -73,23 +73,23 @@ def _category_rows(summary: Mapping[str, Any]) -> list[Row]:
 
 def _segment_rows(summary: Mapping[str, Any]) -> list[Row]:
     named: Mapping[str, Mapping[str, Any]] = summary.get("per_segment") or {}
-    return [[(name, "text"), *_sums(sums, summary), (sums.get("customers"), "count")] for name, sums in named.items()]
+    return [[(name, "text"), *_sums(sums, summary), (sums["customers"], "count")] for name, sums in named.items()]
 
 
 def _sums(sums: Mapping[str, Any], summary: Mapping[str, Any]) -> Row:
-    money, total = sums.get("predicted_spend"), summary.get("total_predicted_spend")
-    share = round(money / total, 4) if total and money is not None else None
-    return [(money, "money"), (sums.get("lower"), "money"), (sums.get("upper"), "money"), (share, "share")]
+    money, total = sums["predicted_spend"], summary.get("total_predicted_spend")
+    share = round(money / total, 4) if total else None
+    return [(money, "money"), (sums["lower"], "money"), (sums["upper"], "money"), (share, "share")]
 
 
 def _flag_rows(summary: Mapping[str, Any]) -> list[Row]:
     named: Mapping[str, Mapping[str, Any]] = summary.get("flags") or {}
     return [
         [
-            (FLAG_NAMES.get(name, name), "text"),
-            (flag.get("customers"), "count"),
-            (flag.get("predicted_spend"), "money"),
-            (flag.get("definition"), "note"),
+            (FLAG_NAMES[name], "text"),
+            (flag["customers"], "count"),
+            (flag["predicted_spend"], "money"),
+            (flag["definition"], "note"),
         ]
         for name, flag in named.items()
     ]
@@ -98,13 +98,13 @@ def _flag_rows(summary: Mapping[str, Any]) -> list[Row]:
 def _top_rows(summary: Mapping[str, Any]) -> list[Row]:
     return [
         [
-            (customer.get("customer_id"), "text"),
-            (customer.get("predicted_total_spend"), "money"),
-            (customer.get("lower"), "money"),
-            (customer.get("upper"), "money"),
-            (customer.get("purchase_probability_30d"), "share"),
-            (customer.get("segment"), "text"),
-            (", ".join(FLAG_NAMES.get(flag, flag) for flag in customer.get("flags") or ()), "text"),
+            (customer["customer_id"], "text"),
+            (customer["predicted_total_spend"], "money"),
+            (customer["lower"], "money"),
+            (customer["upper"], "money"),
+            (customer["purchase_probability_30d"], "share"),
+            (customer["segment"], "text"),
+            (", ".join(FLAG_NAMES[flag] for flag in customer["flags"]), "text"),
         ]
         for customer in summary.get("top_customers") or ()
     ]

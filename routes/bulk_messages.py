@@ -13,16 +13,18 @@ from ml_pipeline.customer_flags import FLAGS
 from ml_pipeline.snapshot import SEGMENTS
 from routes.messages import Message, Money
 from services.errors import InvalidRequest, MissingFile
+from services.uploads import LONGEST_KEY
+from services.webhooks import URL_LENGTH
 
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
 Format = Literal["csv", "xlsx", "parquet"]
-KEY_PATTERN = "^[ -~]{1,200}$"
+KEY_PATTERN = f"^[ -~]{{1,{LONGEST_KEY}}}$"
 EVENT_NUMBER = "[0-9]{1,15}"
 
 
 def _checked_key(key: str) -> str:
     if not re.fullmatch(KEY_PATTERN[1:-1], key):
-        raise PydanticCustomError("idempotency_key", "1 to 200 printable ASCII characters are needed here")
+        raise PydanticCustomError("idempotency_key", f"1 to {LONGEST_KEY} printable ASCII characters are needed here")
     return key
 
 
@@ -54,7 +56,9 @@ class PreviewQuery(Message):
 
 class UploadQuery(PreviewQuery):
     webhook_url: str | None = Field(
-        None, max_length=2000, description="Called with a signed POST when the job has ended; see docs/bulk_api.md."
+        None,
+        max_length=URL_LENGTH,
+        description="Called with a signed POST when the job has ended; see docs/bulk_api.md.",
     )
     high_value_over: float | None = Field(
         None,
@@ -69,7 +73,7 @@ class UploadHeaders(Message):
         Field(
             None,
             alias="Idempotency-Key",
-            description="1 to 200 printable ASCII characters. The same key with the same file and options is the same job.",
+            description=f"1 to {LONGEST_KEY} printable ASCII characters. The same key with the same file and options is the same job.",
             json_schema_extra={"pattern": KEY_PATTERN},
         )
     )

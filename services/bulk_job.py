@@ -204,13 +204,14 @@ class BulkJobs:
     def convert(self, job: Job, step: Step, lease: Lease) -> None:
         """Makes the parent's result once more, in another format, from the same upload and the same pair."""
         parent, result_format = self._store.get(str(job.parent_id)), str(job.variant)
+        assert parent.statistics is not None, "only a completed job's result is converted"
         model, shape = self._pair(parent), shape_of(parent, self._objects)
         chunks = _chunks(self._store.steps(parent.job_id))
         key = converted_key(parent.job_id, job.job_id, lease.fence, result_format)
         with self._objects.local(parent.parameters["upload_key"]) as upload, self._objects.create(key) as path:
             answered = _answered_anew(read_rows(upload, shape, chunks[0].rows), chunks, shape, model)
             with self._parts_beside(path, result_format, answered, lease) as parts:
-                summary = _summary(parent, parent.statistics or {})
+                summary = _summary(parent, parent.statistics)
                 assemble_result(path, result_format, _header(shape, model), parts, summary)
         self._steps.complete(lease, key)
 

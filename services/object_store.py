@@ -53,12 +53,15 @@ class ObjectStore(Protocol):
     def names(self, prefix: str) -> list[str]:
         """Every key that begins with prefix + '/', sorted."""
 
-    def folders(self) -> dict[str, float]:
-        """Those first segments of keys that can be ids of jobs -> seconds since the newest file below each was written.
+    def folders(self) -> list[str]:
+        """Those first segments of keys that can be ids of jobs, sorted.
 
         Whoever looks for files without a job deletes what he finds: published models are not to be among it, nor what
         somebody keeps beside, where a folder was given to the store that others use too.
         """
+
+    def seconds_since_written(self, folder: str) -> float | None:
+        """Since the newest file below a folder was written, or the folder changed if it is empty; None if it is gone."""
 
     def delete_below(self, prefix: str) -> None:
         """Removes every key that begins with prefix + '/'. Does no harm where somebody else does the same."""
@@ -129,13 +132,18 @@ class FolderStore:
         with named_failures():
             return sorted(path.relative_to(self._root).as_posix() for path in _files_below(folder))
 
-    def folders(self) -> dict[str, float]:
+    def folders(self) -> list[str]:
+        """See ObjectStore."""
+        with named_failures():
+            found = [path for path in _listed(self._root) if JOB_ID.fullmatch(path.name) and _is_folder(path)]
+        return sorted(path.name for path in found)
+
+    def seconds_since_written(self, folder: str) -> float | None:
         """See ObjectStore."""
         now = time.time()
         with named_failures():
-            found = [path for path in _listed(self._root) if JOB_ID.fullmatch(path.name) and _is_folder(path)]
-            written = {path.name: _newest(path) for path in found}
-        return {name: max(0.0, now - seconds) for name, seconds in written.items() if seconds is not None}
+            written = _newest(self._path(folder))
+        return None if written is None else max(0.0, now - written)
 
     def delete_below(self, prefix: str) -> None:
         """See ObjectStore."""

@@ -51,9 +51,11 @@ class Retention:
         log.info("job deleted after its time", extra={"job_id": job_id, "retention_days": self._days})
 
     def _remove_orphans(self) -> None:
-        old = sorted(name for name, seconds in self._objects.folders().items() if seconds > ORPHAN_SECONDS)
-        for start in range(0, len(old), IDS_PER_QUESTION):
-            asked = old[start : start + IDS_PER_QUESTION]
+        """Only of folders that are no job's are the files looked at: there may be many kept ones, on a slow disk."""
+        folders = self._objects.folders()
+        for start in range(0, len(folders), IDS_PER_QUESTION):
+            asked = folders[start : start + IDS_PER_QUESTION]
             for job_id in sorted(set(asked) - self._store.known(asked)):
-                self._objects.delete_below(job_id)
-                log.info("files without a job deleted", extra={"job_id": job_id})
+                if (self._objects.seconds_since_written(job_id) or 0.0) > ORPHAN_SECONDS:
+                    self._objects.delete_below(job_id)
+                    log.info("files without a job deleted", extra={"job_id": job_id})

@@ -41,8 +41,9 @@ from services.job_table import (
 )
 
 OWN_SENDING_SECONDS = 2.0
-NOTIFY_ATTEMPTS = 6
-"""At least so often a webhook is tried, since attempts that a receiver refuses count as well (webhooks.py)."""
+NOTIFY_WAITS_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0)
+"""Before the second attempt to tell a webhook, the third, ...; after one attempt more than these it is given up."""
+NOTIFY_ATTEMPTS = len(NOTIFY_WAITS_SECONDS) + 1
 _ORDER = sa.case({kind: place for place, kind in enumerate(KINDS_OF_STEPS)}, value=steps.c.kind)
 
 
@@ -221,13 +222,13 @@ class StepStore:
         if step.attempts < self._max_attempts or (step.kind == NOTIFY and step.attempts < NOTIFY_ATTEMPTS):
             connection.execute(steps.update().where(*this).values(released(now)))
             return WAITING
-        why = {"status": GIVEN_UP, "error_name": name, "error_message": message, "finished_at": now}
-        connection.execute(steps.update().where(*this).values(released(now) | why))
+        is_alone = step.kind in (SCORE, NOTIFY)  # any other waits, for a retry of the job that it ends
+        why = {"status": GIVEN_UP if is_alone else WAITING, "error_name": name, "error_message": message}
+        connection.execute(steps.update().where(*this).values(released(now) | why | {"finished_at": now}))
         if step.kind == SCORE:
             _count_chunk(connection, step, 0, now)
             _add_write_when_all_is_scored(connection, step.job_id, now)
-        elif step.kind != NOTIFY:
-            connection.execute(steps.update().where(*this).values(status=WAITING))  # for a retry of the job
+        elif not is_alone:
             _end_job(connection, step.job_id, FAILED, now, error_name=name, error_message=message)
         return GIVEN_UP
 

@@ -27,15 +27,13 @@ from config import VERSION, Settings
 from services.errors import WebhookRefused
 from services.job_progress import moment_text, percentage_of
 from services.job_table import COMPLETED, FAILED, Job, Lease, Step
-from services.step_store import StepStore
+from services.step_store import NOTIFY_ATTEMPTS, NOTIFY_WAITS_SECONDS, StepStore
 
 log = logging.getLogger(__name__)
 
 URL_LENGTH = 2000
 CONNECT_SECONDS = 5.0
 DELIVERY_SECONDS = 10.0
-WAITS_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0)
-"""Before the second attempt, the third, ...; after one attempt more than these the delivery is given up."""
 JITTER = 0.2
 """Each wait is up to so much of itself shorter or longer, so that many deliveries that failed at once do not return at once."""
 GONE = 410
@@ -87,11 +85,11 @@ class Webhooks:
     def _after_a_failed_attempt(self, step: Step, lease: Lease, problem: Exception, facts: Mapping[str, Any]) -> None:
         name, message = type(problem).__name__, str(problem)
         is_final = isinstance(problem, WebhookRefused) or getattr(problem, "status", None) == GONE
-        if is_final or step.attempts > len(WAITS_SECONDS):
+        if is_final or step.attempts >= NOTIFY_ATTEMPTS:
             self._steps.finish(lease, name, message)
             log.warning("webhook given up", extra={**facts, "error": name, "reason": message})
             return
-        wait = WAITS_SECONDS[max(step.attempts, 1) - 1] * random.uniform(1 - JITTER, 1 + JITTER)
+        wait = NOTIFY_WAITS_SECONDS[max(step.attempts, 1) - 1] * random.uniform(1 - JITTER, 1 + JITTER)
         self._steps.postpone(lease, wait, name, message)
         log.warning("webhook put off", extra={**facts, "error": name, "reason": message, "wait_seconds": round(wait)})
 

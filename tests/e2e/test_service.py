@@ -17,23 +17,12 @@ from docs import make_readme
 from running.embedded_redis import prepare_redis
 from running.ports import free_port
 from tests.e2e.service import PROJECT, Service, left_behind, make_tables, until
+from tests.services.bulk_files import ADDED
 
 pytestmark = pytest.mark.server
 
 PARTS = ("redis", "web", "worker", "finisher")
-MONEY = ["predicted_total_spend", "predicted_electronics_spend", "predicted_grocery_spend", "predicted_sports_spend"]
-RESULT_COLUMNS = [
-    *MONEY,
-    "predicted_other_spend",
-    "predicted_total_spend_lower",
-    "predicted_total_spend_upper",
-    "purchase_probability_30d",
-    "segment",
-    "currency",
-    "model_version",
-    "status",
-    "error",
-]
+MONEY = ADDED[:4]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +57,7 @@ def uploaded_rows(known_ids: list[str], n_rows: int) -> pd.DataFrame:
 
 def assert_right(result: pd.DataFrame, uploaded: pd.DataFrame, service: Service) -> None:
     """The uploaded columns and rows in their order, the known priced as by /predict, the unknown marked."""
-    assert list(result.columns) == [*uploaded.columns, *RESULT_COLUMNS]
+    assert list(result.columns) == [*uploaded.columns, *ADDED]
     assert result[list(uploaded.columns)].astype(str).equals(uploaded.astype(str))
     unknown = uploaded["customer_id"].str.startswith("nobody-").to_numpy()
     assert (result.loc[unknown, "status"] == "failed").all()

@@ -218,7 +218,7 @@ def test_an_upload_that_cannot_be_recorded_leaves_no_file(services, upload, sett
     monkeypatch.setattr(services.store, "add", away)
     with pytest.raises(JobStoreUnavailable):
         upload("customer_id\nC1\n")
-    assert services.objects.folders() == {}
+    assert services.objects.folders() == []
 
 
 @pytest.mark.parametrize("still_away", [True, False])

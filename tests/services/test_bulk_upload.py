@@ -87,7 +87,7 @@ def test_of_two_uploads_at_once_with_one_key_one_is_recorded_and_the_others_file
     assert upload("customer_id\nC00001\n", options=KEY).job_id == first.job_id
     with pytest.raises(IdempotencyConflict):
         upload("customer_id\nC00002\n", options=KEY)
-    assert list(services.objects.folders()) == [first.job_id]
+    assert services.objects.folders() == [first.job_id]
     assert len(queue.sent) == 1
 
 
@@ -117,14 +117,14 @@ def test_a_file_over_the_limit_of_bytes_is_refused(upload, limited):
 def test_a_file_with_more_columns_than_are_taken_is_refused(services, upload, limited):
     with pytest.raises(TooManyColumns, match="2"):
         upload("customer_id,a,b\nC1,1,2\n", to=limited(max_columns=2))
-    assert services.objects.folders() == {}
+    assert services.objects.folders() == []
     assert upload("customer_id,a\nC1,1\n", to=limited(max_columns=2)).rows_total == 1
 
 
 def test_a_file_with_more_rows_than_are_taken_is_refused(services, upload, limited):
     with pytest.raises(TooManyRows, match="29"):
         upload(csv_of(ROWS), to=limited(max_rows=29))
-    assert services.objects.folders() == {}
+    assert services.objects.folders() == []
     assert upload(csv_of(ROWS), to=limited(max_rows=30)).rows_total == 30
 
 
@@ -170,7 +170,7 @@ def test_a_webhook_that_may_not_be_called_is_refused_before_anything_is_kept(ser
     with pytest.raises(WebhookRefused):
         upload("customer_id\nC00001\n", options=UploadOptions(webhook_url="https://nobody.example.com/x"))
     assert services.bulk.jobs(local).jobs == []
-    assert services.objects.folders() == {}
+    assert services.objects.folders() == []
 
 
 def test_a_webhook_that_may_be_called_is_called_when_the_job_has_ended(services, upload, limited, local):
@@ -190,7 +190,7 @@ def test_a_webhook_that_may_be_called_is_called_when_the_job_has_ended(services,
 def test_a_threshold_that_is_no_amount_of_money_is_refused(services, upload, amount):
     with pytest.raises(ImpossibleThreshold, match="high_value_over"):
         upload("customer_id\nC00001\n", options=UploadOptions(high_value_over=amount))
-    assert services.objects.folders() == {}
+    assert services.objects.folders() == []
 
 
 def test_customers_above_the_threshold_that_was_asked_for_are_of_high_value(services, upload, run_queue, local):
@@ -292,7 +292,7 @@ def test_a_preview_says_how_a_file_is_read_and_starts_nothing(services, preview,
     assert found["metadata_status"] == "complete"
     assert len(found["warnings"]) == 3
     assert queue.sent == services.bulk.jobs(local).jobs == []
-    assert services.objects.folders() == {}
+    assert services.objects.folders() == []
 
 
 def test_a_preview_has_the_metadata_that_the_upload_has(preview, upload):

@@ -127,7 +127,7 @@ def test_what_dead_processes_left_is_removed_after_a_while(objects, tmp_path):
 
 
 def test_what_is_there_is_listed_by_key(objects):
-    assert (objects.names("job"), objects.folders(), objects.exists("job/upload.csv")) == ([], {}, False)
+    assert (objects.names("job"), objects.folders(), objects.exists("job/upload.csv")) == ([], [], False)
     for key in ("job/upload.csv", "job/parts/000002-1.csv", "job/parts/000001-1.csv", "job-2/upload.csv"):
         put(objects, key, b"x")
     assert objects.names("job") == ["job/parts/000001-1.csv", "job/parts/000002-1.csv", "job/upload.csv"]
@@ -142,16 +142,16 @@ def test_the_age_of_a_folder_is_that_of_its_newest_file(objects, tmp_path):
         put(objects, key, b"x")
     for key in (f"{old}/upload.csv", f"{mixed}/upload.csv"):
         os.utime(tmp_path / "objects" / key, (time.time() - 1000, time.time() - 1000))
-    ages = objects.folders()
-    assert set(ages) == {old, mixed}
-    assert 999 < ages[old] < 1100
-    assert 0 <= ages[mixed] < 100
+    assert objects.folders() == sorted([old, mixed])
+    assert 999 < objects.seconds_since_written(old) < 1100
+    assert 0 <= objects.seconds_since_written(mixed) < 100
+    assert objects.seconds_since_written(uuid.uuid4().hex) is None
 
 
 @pytest.mark.parametrize("name", ["models", "tables", "JOB", "0123456789abcdef" * 2 + "0", str(uuid.UUID(int=1))])
 def test_published_models_and_what_others_keep_beside_are_not_taken_for_jobs(objects, name):
     put(objects, f"{name}/file", b"{}")
-    assert objects.folders() == {}
+    assert objects.folders() == []
     assert objects.names(name) == [f"{name}/file"]
 
 
@@ -198,6 +198,7 @@ def test_a_store_whose_folder_cannot_be_made_names_no_path(tmp_path):
         lambda: away.local("job/result.csv").__enter__(),
         lambda: away.names("job"),
         away.folders,
+        lambda: away.seconds_since_written("job"),
         lambda: away.delete_below("job"),
         lambda: away.forget_unfinished(1),
     ):

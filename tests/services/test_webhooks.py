@@ -14,8 +14,9 @@ import pytest
 from services import webhooks
 from services.errors import LeaseLost, WebhookRefused
 from services.job_table import CANCELLED, COMPLETED, DONE, FAILED, NOTIFY, READ, WAITING, Job, Lease, NewJob, Step
+from services.step_store import NOTIFY_WAITS_SECONDS
 from services.stores import open_job_tables
-from services.webhooks import WAITS_SECONDS, Webhooks
+from services.webhooks import Webhooks
 from tests.conftest import free_port
 
 SECRET = "a-long-random-text"
@@ -169,14 +170,14 @@ def test_an_answer_other_than_2xx_is_tried_again_later(hooks, tables, receiver, 
 def test_each_wait_is_longer_and_after_the_last_it_is_given_up(hooks, tables, receiver, ended_job, claim):
     job_id = ended_job(receiver.url)
     receiver.statuses = [500] * 20
-    for wait in WAITS_SECONDS:
+    for wait in NOTIFY_WAITS_SECONDS:
         hooks.deliver(*claim(job_id))
         assert wait * 0.8 <= seconds_put_off(notification(tables, job_id)) <= wait * 1.2
     hooks.deliver(*claim(job_id))
     step = notification(tables, job_id)
     assert (step.status, step.error_name) == (DONE, "NotDelivered")
     assert "500" in step.error_message
-    assert len(receiver.received) == len(WAITS_SECONDS) + 1
+    assert len(receiver.received) == len(NOTIFY_WAITS_SECONDS) + 1
     assert tables[0].get(job_id).status == COMPLETED
 
 
