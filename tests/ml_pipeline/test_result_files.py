@@ -112,7 +112,7 @@ def test_a_part_in_which_every_row_failed_has_the_types_of_the_others(tmp_path):
 
 
 def test_the_same_rows_give_the_same_bytes_also_from_another_process(tmp_path):
-    summary = {"rows": 4, "per_target": {"food": {"predicted_spend": 3.0}}}
+    summary = {"rows": 4, "per_target": {"food": {"predicted_spend": 3.0, "lower": 1.0, "upper": 9.0}}}
     subprocess.run([sys.executable, "-c", MAKES_PARTS, str(tmp_path)], check=True, cwd=Path(__file__).parents[2])
     for result_format in FORMATS:
         one, two, elsewhere = tmp_path / "one", tmp_path / "two", tmp_path / result_format
