@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENTS = ("production", "development", "testing")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PLACEHOLDER = re.compile(r"^(your[_\-\s].*|<.*>|change[_\-]?me.*|replace[_\-]?me.*|x{3,}|todo)$", re.IGNORECASE)
-CREDENTIALS = ("SUPABASE_URL", "SUPABASE_KEY", "GROQ_API_KEY", "LLM_BASE_URL")
+CREDENTIALS = ("SUPABASE_URL", "SUPABASE_KEY")
 """Variables that people copy from guides of this kind with their placeholder; refused as such wherever they are set."""
 
 
@@ -56,6 +56,14 @@ class Settings:
     watchdog_seconds: float
     max_attempts: int
     idle_worker_seconds: float
+    training_memory_mb: int
+    models_kept: int
+    groq_api_key: str = field(repr=False)
+    llm_api_key: str = field(repr=False)
+    llm_base_url: str
+    llm_model: str
+    llm_budget_seconds: float
+    llm_cache_seconds: float
 
     @property
     def is_production(self) -> bool:
@@ -156,6 +164,14 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         watchdog_seconds=reader.number("WATCHDOG_SECONDS", 3, 0.1, 600),
         max_attempts=reader.integer("MAX_ATTEMPTS", 3, 1, 100),
         idle_worker_seconds=reader.number("IDLE_WORKER_SECONDS", 60, 1, 86_400),
+        training_memory_mb=reader.integer("TRAINING_MEMORY_MB", 4096, 512, 1_000_000),
+        models_kept=reader.integer("MODELS_KEPT", 3, 0, 1000),
+        groq_api_key=reader.text("GROQ_API_KEY", ""),
+        llm_api_key=reader.text("LLM_API_KEY", ""),
+        llm_base_url=reader.text("LLM_BASE_URL", ""),
+        llm_model=reader.text("LLM_MODEL", ""),
+        llm_budget_seconds=reader.number("LLM_BUDGET_SECONDS", 4, 0.1, 60),
+        llm_cache_seconds=reader.number("LLM_CACHE_SECONDS", 3600, 0, 604_800),
     )
     problems = reader.problems or _contradictions(settings)
     if problems:

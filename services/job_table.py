@@ -16,7 +16,11 @@ from services.errors import LeaseLost, UnknownJob
 
 BULK = "bulk_predict"
 CONVERSION = "convert_result"
-"""Kinds of jobs: a file's predictions, and the result of such a job in another format."""
+TRAINING = "train"
+SAMPLE_DATA = "generate_sample_data"
+DATA_REFRESH = "refresh_data"
+"""Kinds of jobs: a file's predictions, and the result of such a job in another format; a training, sample tables, and a
+snapshot of the tables as they are now."""
 
 QUEUED = "queued"
 PROCESSING = "processing"
@@ -30,7 +34,10 @@ SCORE = "score"
 WRITE = "write"
 CONVERT = "convert"
 NOTIFY = "notify"
-KINDS_OF_STEPS = (READ, SCORE, WRITE, CONVERT, NOTIFY)
+TRAIN = "train"
+SAMPLE = "sample"
+REFRESH = "refresh"
+KINDS_OF_STEPS = (READ, SCORE, WRITE, CONVERT, NOTIFY, TRAIN, SAMPLE, REFRESH)
 """In the order in which a job's steps are claimed."""
 
 WAITING = "waiting"
@@ -47,6 +54,9 @@ QUEUE_OF = {
     WRITE: BULK_QUEUE,
     CONVERT: FINISHING_QUEUE,
     NOTIFY: FINISHING_QUEUE,
+    TRAIN: TRAINING_QUEUE,
+    SAMPLE: TRAINING_QUEUE,
+    REFRESH: TRAINING_QUEUE,
 }
 
 schema = sa.MetaData()

@@ -11,7 +11,7 @@ from ml_pipeline.bundle import versions_dir
 from ml_pipeline.card_sections import intervals_section, reconciliation_section, subgroups_section, tried_section
 from ml_pipeline.card_text import render_number, render_table
 from ml_pipeline.model_card import METRIC_TITLES, beside_card, candidate_rows, verdict_of, write_model_card
-from ml_pipeline.train import promote
+from ml_pipeline.promotion import promote
 from tests.conftest import ListQueue
 
 METRICS = dict.fromkeys(METRIC_TITLES, 0.5)

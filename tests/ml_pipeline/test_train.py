@@ -20,10 +20,11 @@ from ml_pipeline.formulas import members_of
 from ml_pipeline.model_card import complete_report, write_model_card
 from ml_pipeline.prepare import prepare_dataset
 from ml_pipeline.progress import Progress
+from ml_pipeline.promotion import promote
 from ml_pipeline.registration import REGISTRATION_AGES
 from ml_pipeline.sample_ceiling import find_sample_truth
 from ml_pipeline.snapshot import SEGMENTS, load_snapshot, money_columns
-from ml_pipeline.train import net_floor, promote, train
+from ml_pipeline.train import net_floor, train
 from ml_pipeline.turns import taking_turns
 from tests.ml_pipeline.conftest import SMALL
 from tests.ml_pipeline.small_shop import prepare_shop, write_shop
