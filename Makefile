@@ -34,8 +34,8 @@ train: $(READY) ## learn from the tables with the full profile (DATA_DIR=..., MO
 sample: $(READY) ## write the sample tables to DATA_DIR; their truth to var/sample_truth
 	@$(BIN)/python -m ml_pipeline.sample_data --into "$(DATA_DIR)" --truth var/sample_truth
 
-test: lint ## lint, then test in two processes (no root, no server running; some tests start their own)
-	@$(BIN)/python -m tests.two_processes --durations=10 $(PYTEST_OPTIONS)
+test: lint ## lint, then test in three processes (no root, no server running; some tests start their own)
+	@$(BIN)/python -m tests.side_by_side --durations=10 $(PYTEST_OPTIONS)
 
 lint: $(DEV_READY) ## style, types, direction of imports, Dockerfile, compose file, lock files
 	@$(BIN)/ruff check --quiet .
