@@ -184,6 +184,18 @@ class BadSummary(DataError):
     """A customer's purchases in numbers (x, t_x, T or x, m) are impossible."""
 
 
+class SummaryModelError(PipelineError):
+    """Base of what the summary model cannot be asked."""
+
+
+class MissingSummaryInput(SummaryModelError):
+    """A model was asked for that needs a number which is not known."""
+
+
+class UnknownModelType(SummaryModelError):
+    """The bundle has no summary model of this name."""
+
+
 class NoConvergence(DataError):
     """A likelihood has no maximum that these customers pin down."""
 

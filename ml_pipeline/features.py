@@ -173,7 +173,10 @@ DAYS_FIRST_TO_LAST = DaysFirstToLast().name
 MEAN_REPEAT_VALUE = MeanRepeatValue().name
 AVG_TRANSACTION_VALUE = AvgTransactionValue().name
 CUSTOMER_TENURE_DAYS = CustomerTenureDays().name
+AVG_DAYS_BETWEEN = AvgDaysBetweenTransactions().name
 LIFETIME_SPEND = LifetimeSpend().name
+NUM_DISTINCT_PRODUCTS, NUM_DISTINCT_CATEGORIES = NumDistinct("products").name, NumDistinct("categories").name
+TOTAL_ITEMS = TotalItemsPurchased().name
 IS_COLD_START = IsColdStart().name
 CALENDAR_FEATURES = tuple(feature.name for feature in _OF_EVERYTHING if isinstance(feature, CalendarFeature))
 
@@ -224,6 +227,11 @@ def decayed_rate_name(half_life_days: int, target: str | None = None) -> str:
     raise ValueError(
         f"no feature is a rate of spend with a half-life of {half_life_days} days; choose one of {choices}"
     )
+
+
+def favorite_category_name(target: str) -> str:
+    """The feature that is 1 where no other named target has more of a customer's spend."""
+    return TargetFavorite(target, (target,)).name
 
 
 def lifetime_spend_name(target: str | None = None) -> str:

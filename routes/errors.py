@@ -49,6 +49,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     pipeline.FileTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     pipeline.ReaderLost: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.CustomerListError: HTTPStatus.BAD_REQUEST,
+    pipeline.SummaryModelError: HTTPStatus.BAD_REQUEST,
     pipeline.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
     pipeline.DataError: HTTPStatus.CONFLICT,
     pipeline.LabelOverlap: HTTPStatus.INTERNAL_SERVER_ERROR,
