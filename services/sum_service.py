@@ -1,6 +1,7 @@
 """What many customers will spend together, with an interval of the sum: a list of ids, a segment, or everyone."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH
@@ -31,17 +32,36 @@ class SumService:
         Raises InvalidRequest, RequestTooLarge, and what the registry raises.
         """
         _check_ways(request)
-        ids = _distinct_ids(request["customer_ids"]) if "customer_ids" in request else []
+        chosen = chosen_customers(request)
         model = self._registry.serving()
-        if "segment" in request:
-            return _answer(model, model.snapshot.in_segment(_segment(request["segment"])), [])
-        if "customer_ids" not in request:
-            return _answer(model, range(model.snapshot.n_customers), [])
+        return _answer(model, *chosen.found_in(model))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Whom a request names: the ids of customers, else a segment, else everyone. ids: distinct, as they are looked up."""
+
+    ids: tuple[str, ...] | None = None
+    segment: str | None = None
+
+    def found_in(self, model: Model) -> "tuple[Sequence[int] | npt.NDArray[np.int64], Sequence[str]]":
+        """Their rows in the snapshot, and the ids that it does not know."""
+        if self.segment is not None:
+            return model.snapshot.in_segment(self.segment), []
+        if self.ids is None:
+            return range(model.snapshot.n_customers), []
         # an id that is too long for the snapshot's fixed-width search is nobody's, as an empty one
-        searched = [customer_id if len(customer_id) <= MAX_ID_LENGTH else "" for customer_id in ids]
+        searched = [customer_id if len(customer_id) <= MAX_ID_LENGTH else "" for customer_id in self.ids]
         positions = model.snapshot.positions(searched)
-        unknown = [customer_id for customer_id, row in zip(ids, positions.tolist(), strict=True) if row < 0]
-        return _answer(model, positions[positions >= 0], unknown)
+        unknown = [customer_id for customer_id, row in zip(self.ids, positions.tolist(), strict=True) if row < 0]
+        return positions[positions >= 0], unknown
+
+
+def chosen_customers(request: Mapping[str, Any]) -> Chosen:
+    """By customer_ids, segment, or neither. Raises InvalidRequest, RequestTooLarge."""
+    if "customer_ids" in request:
+        return Chosen(ids=tuple(_distinct_ids(request["customer_ids"])))
+    return Chosen(segment=_segment(request["segment"])) if "segment" in request else Chosen()
 
 
 def _check_ways(request: Mapping[str, Any]) -> None:
@@ -94,12 +114,17 @@ def _answer(model: Model, positions: "Sequence[int] | npt.NDArray[np.int64]", un
 
     return {
         **sum_spend(model.snapshot, model.bundle.content["sums"], positions).as_json(),
-        "unknown_ids": {
-            "count": len(unknown),
-            "first": [customer_id[:LONGEST_SHOWN] for customer_id in unknown[:UNKNOWN_SHOWN]],
-        },
+        "unknown_ids": told_unknown(unknown),
         "currency": model.snapshot.currency,
         "model_version": model.version,
         "as_of": model.as_of.isoformat(),
         "horizon_days": HORIZON_DAYS,
+    }
+
+
+def told_unknown(unknown: Sequence[str]) -> dict[str, Any]:
+    """How many ids nobody knows, and the first of them."""
+    return {
+        "count": len(unknown),
+        "first": [customer_id[:LONGEST_SHOWN] for customer_id in unknown[:UNKNOWN_SHOWN]],
     }
