@@ -25,8 +25,9 @@ class JsonLogger(Logger):
 
 
 bind = f"0.0.0.0:{_settings.port}"
-worker_class = "gthread"
+worker_class = "routes.web_worker.JsonErrorWorker"
 threads = 8
+limit_request_line = 8190
 preload_app = False  # models and databases are opened after the fork
 timeout = 120
 graceful_timeout = 30

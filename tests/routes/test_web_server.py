@@ -158,3 +158,33 @@ def test_the_smoke_client_passes_with_a_worker_and_fails_without_a_service(port,
     bad = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert bad.returncode == 1
     assert "Traceback" not in bad.stdout + bad.stderr
+
+
+def refused_by_gunicorn(port: int, request: bytes) -> tuple[int, dict[str, str], dict[str, str]]:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+        link.sendall(request)
+        answer = http.client.HTTPResponse(link)
+        answer.begin()
+        return answer.status, dict(answer.getheaders()), json.loads(answer.read())
+
+
+@pytest.mark.parametrize(
+    ("request_head", "name"),
+    [
+        (b"GET /bulk/jobs?cursor=" + b"x" * 10_000 + b" HTTP/1.1\r\nHost: here\r\n\r\n", "AddressTooLong"),
+        (b"GET /health HTTP/1.1\r\nHost: here\r\nCookie: " + b"x" * 10_000 + b"\r\n\r\n", "HeadersTooLarge"),
+        (b"GET /health HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n", "HeadersTooLarge"),
+        (b"GET /health?email=a@example.com\r\n\r\n", "MalformedRequest"),
+        (b"GET /health HTTP/1.1\r\nBad Header: a@example.com\r\n\r\n", "MalformedRequest"),
+        (b"POST /predict HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: mist\r\n\r\n", "MalformedRequest"),
+        (
+            b"POST /predict HTTP/1.1\r\nHost: here\r\nExpect: miracles\r\nContent-Length: 2\r\n\r\n{}",
+            "MalformedRequest",
+        ),
+    ],
+)
+def test_what_gunicorn_itself_refuses_has_the_shape_of_every_error(port, log, request_head, name):
+    status, headers, body = refused_by_gunicorn(port, request_head)
+    assert (status, headers["Content-Type"]) == (400, "application/json")
+    assert (body["error"], sorted(body)) == (name, ["error", "message"])
+    assert "example.com" not in body["message"] + log.read_text()
