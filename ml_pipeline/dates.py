@@ -19,13 +19,13 @@ from ml_pipeline.tables import materialise, text_of
 SECONDS_PER_DAY = 86_400
 PLACEHOLDER_DAY = date(1970, 1, 1)
 """The zero of computer clocks; a date on or before it was never a sale's."""
-_EXCEL_ZERO = date(1899, 12, 30)
-_EXCEL_SERIALS = (30_000, 60_000)  # 1982-02-18 to 2064-04-08
-_TWO_DIGIT_PIVOT = 69  # 69..99 are 1969..1999, 00..68 are 2000..2068, as POSIX has it
+EXCEL_ZERO = date(1899, 12, 30)
+EXCEL_SERIALS = (30_000, 60_000)  # 1982-02-18 to 2064-04-08
+TWO_DIGIT_PIVOT = 69  # 69..99 are 1969..1999, 00..68 are 2000..2068, as POSIX has it
 
-_TIME_PART = r"(?:[Tt]|,?\s)\s*[0-9]{1,2}:[0-9]{2}.*$"
-_WEEKDAY = r"^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+"
-_TIME = (
+TIME_PART = r"(?:[Tt]|,?\s)\s*[0-9]{1,2}:[0-9]{2}.*$"
+WEEKDAY = r"^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+"
+TIME_OF_DAY = (
     r"^(?:t|,?\s)\s*([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,][0-9]+)?)?\s*"
     r"(a\.?m\.?|p\.?m\.?)?\s*(z|utc|gmt|[+-][0-9]{2}(?::?[0-9]{2})?)?$"
 )
@@ -43,8 +43,8 @@ _MONTHS = [
     "november",
     "december",
 ]
-_MONTH_NUMBER = {name[:length]: i for i, name in enumerate(_MONTHS, start=1) for length in (3, len(name))} | {"sept": 9}
-_PATTERNS = {
+MONTH_NUMBER = {name[:length]: i for i, name in enumerate(_MONTHS, start=1) for length in (3, len(name))} | {"sept": 9}
+DAY_PATTERNS = {
     "year-month-day": (r"^([0-9]{4})[-/. ]([0-9]{1,2})[-/. ]([0-9]{1,2})$", ("year", "month", "day")),
     "yearmonthday": (
         r"^([0-9]{4})([0-9]{2})([0-9]{2})(?:[t ]?(?:[01][0-9]|2[0-3])[0-5][0-9](?:[0-5][0-9])?)?$",
@@ -61,7 +61,7 @@ _PATTERNS = {
     ),
     "year-name-day": (r"^([0-9]{4})[-/. ]?([a-z]{3,9})\.?[-/. ]?([0-9]{1,2})$", ("year", "name", "day")),
 }
-_EXCEL_SERIAL = r"^[0-9]{5}(?:\.[0-9]+)?$"
+EXCEL_SERIAL = r"^[0-9]{5}(?:\.[0-9]+)?$"
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def with_date_parts(rows: ir.Table, column: str) -> ir.Table:
     """Adds `<column>_day_text` (the day part) and `<column>_time_text` (the time part, '' without one); the text goes."""
     text = text_of(rows[column])
     parts = {
-        f"{column}_day_text": text.re_replace(_TIME_PART, ""),
-        f"{column}_time_text": text.re_extract(_TIME_PART, 0),
+        f"{column}_day_text": text.re_replace(TIME_PART, ""),
+        f"{column}_time_text": text.re_extract(TIME_PART, 0),
     }
     return rows.mutate(**parts).drop(column)
 
@@ -150,21 +150,24 @@ def with_day(
 
 def _read_days(day_texts: ir.Table) -> ir.Table:
     """day_text, rows, spelling, day_first, month_first: the days by either reading (the same unless it matters)."""
-    text = cast(ir.StringValue, day_texts["day_text"]).lower().re_replace(_WEEKDAY, "").re_replace(r"[,\s]+$", "")
+    text = cast(ir.StringValue, day_texts["day_text"]).lower().re_replace(WEEKDAY, "").re_replace(r"[,\s]+$", "")
     rows = day_texts.mutate(text=text)
     rows = rows.mutate(
         spelling=ibis.cases(
             (rows.text == "", "empty"),
-            *((cast(ir.StringValue, rows.text).re_search(pattern), name) for name, (pattern, _) in _PATTERNS.items()),
-            (cast(ir.StringValue, rows.text).re_search(_EXCEL_SERIAL), "excel serial"),
+            *(
+                (cast(ir.StringValue, rows.text).re_search(pattern), name)
+                for name, (pattern, _) in DAY_PATTERNS.items()
+            ),
+            (cast(ir.StringValue, rows.text).re_search(EXCEL_SERIAL), "excel serial"),
             else_="unreadable",
         )
     )
     spelled: Callable[[str], ir.BooleanValue] = lambda name: rows.spelling == name  # noqa: E731
-    natural = [(spelled(name), _day_of(rows.text, pattern, order)) for name, (pattern, order) in _PATTERNS.items()]
+    natural = [(spelled(name), _day_of(rows.text, pattern, order)) for name, (pattern, order) in DAY_PATTERNS.items()]
     serial = (spelled("excel serial"), _day_of_serial(rows.text))
     day_first = ibis.cases(*natural, serial, else_=ibis.null("date"))
-    pattern, (first, second, third) = _PATTERNS["numbers-year"]
+    pattern, (first, second, third) = DAY_PATTERNS["numbers-year"]
     swapped = _day_of(rows.text, pattern, (second, first, third))
     month_first = ibis.cases((spelled("numbers-year"), swapped), *natural, serial, else_=ibis.null("date"))
     read = rows.select("day_text", "rows", "spelling", day_first=day_first, month_first=month_first)
@@ -175,10 +178,10 @@ def _read_days(day_texts: ir.Table) -> ir.Table:
 def _day_of(text: ir.Value, pattern: str, order: tuple[str, ...]) -> ir.Value:
     parts = {part: cast(ir.StringValue, text).re_extract(pattern, i) for i, part in enumerate(order, start=1)}
     year = parts["year"]
-    century = (year >= str(_TWO_DIGIT_PIVOT)).ifelse("19", "20")
+    century = (year >= str(TWO_DIGIT_PIVOT)).ifelse("19", "20")
     year = (year.length() == 2).ifelse(century + year, year)
     if "name" in parts:
-        numbers = ((name, f"{number:02d}") for name, number in _MONTH_NUMBER.items())
+        numbers = ((name, f"{number:02d}") for name, number in MONTH_NUMBER.items())
         month = cast(ir.StringValue, parts["name"].cases(*numbers, else_="00"))
     else:
         month = parts["month"].lpad(2, "0")
@@ -187,8 +190,8 @@ def _day_of(text: ir.Value, pattern: str, order: tuple[str, ...]) -> ir.Value:
 
 def _day_of_serial(text: ir.Value) -> ir.Value:
     number = cast(ir.StringValue, text).substr(0, 5).try_cast("int64")
-    plausible = number.between(*_EXCEL_SERIALS)
-    day = (ibis.date(_EXCEL_ZERO.isoformat()) + number.as_interval("D")).cast("date")
+    plausible = number.between(*EXCEL_SERIALS)
+    day = (ibis.date(EXCEL_ZERO.isoformat()) + number.as_interval("D")).cast("date")
     return ibis.cases((plausible, day), else_=ibis.null("date"))
 
 
@@ -235,12 +238,12 @@ def _decide(
 def _read_times(time_texts: ir.Table) -> ir.Table:
     """time_text, time_reads, second (of the day), offset_seconds (east of UTC; null without one)."""
     text = cast(ir.StringValue, time_texts["time_text"]).lower()
-    part: Callable[[int], ir.StringValue] = lambda i: text.re_extract(_TIME, i)  # noqa: E731
+    part: Callable[[int], ir.StringValue] = lambda i: text.re_extract(TIME_OF_DAY, i)  # noqa: E731
     number: Callable[[ir.StringValue], ir.IntegerValue] = lambda t: t.try_cast("int64").fill_null(0)  # noqa: E731
     hour, minute, second = number(part(1)), number(part(2)), number(part(3))
     half = part(4).substr(0, 1)
     fits = ibis.cases((half == "a", hour <= 12), else_=hour <= 23)
-    reads = (text == "") | (text.re_search(_TIME) & fits & (minute <= 59) & (second <= 60))
+    reads = (text == "") | (text.re_search(TIME_OF_DAY) & fits & (minute <= 59) & (second <= 60))
     hour = ibis.cases(((half == "p") & (hour < 12), hour + 12), ((half == "a") & (hour == 12), 0), else_=hour)
     zone = part(5)
     digits = zone.re_replace("[^0-9]", "")
@@ -279,8 +282,11 @@ def _zone_day(timezone: str, utc_day: int) -> tuple[int, int, int, int]:
     start = utc_day * SECONDS_PER_DAY
 
     def offset(second: int) -> int:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
-        shift = moment.astimezone(zone).utcoffset()
+        try:
+            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+            shift = moment.astimezone(zone).utcoffset()
+        except OverflowError:  # the last day of the calendar, by which programs say "never"
+            return 0
         return 0 if shift is None else round(shift.total_seconds())
 
     before, after = offset(start), offset(start + SECONDS_PER_DAY - 1)

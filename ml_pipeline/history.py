@@ -1,6 +1,6 @@
 """One customer's raw history as the purchases that features are built on, and its features within milliseconds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import NotRequired, TypedDict
@@ -72,11 +72,14 @@ def purchases_from_history(customer_id: str, transactions: Sequence[RawTransacti
     quantity is 0 are absent. Which lines were cancelled is left open here (cancelled_on is null throughout):
     `HistoryFeatures` finds it among all lines of the history. Raises BadHistory with the position (from 1) of the first impossible line.
     """
-    rows = [_purchase(customer_id, number, line, config) for number, line in enumerate(transactions, start=1)]
+    targets = config.target_of_category
+    rows = [_purchase(customer_id, number, line, config, targets) for number, line in enumerate(transactions, start=1)]
     return pa.Table.from_pylist([row for row in rows if row is not None], schema=PURCHASES_SCHEMA)
 
 
-def _purchase(customer_id: str, number: int, line: RawTransaction, config: DatasetConfig) -> dict[str, object] | None:
+def _purchase(
+    customer_id: str, number: int, line: RawTransaction, config: DatasetConfig, targets: Mapping[str, str]
+) -> dict[str, object] | None:
     given = line.get("quantity")
     units = _whole(line["amount"], AMOUNT_SCALE, AMOUNT_LIMIT, f"transaction {number}: amount")
     milli = _whole(1 if given is None else given, QUANTITY_SCALE, QUANTITY_LIMIT, f"transaction {number}: quantity")
@@ -87,10 +90,10 @@ def _purchase(customer_id: str, number: int, line: RawTransaction, config: Datas
     category = category_key(line.get("category") or "") or UNKNOWN_CATEGORY
     return {
         "customer_id": customer_id,
-        "transaction_id": line.get("transaction_id") or f"line {number}",
+        "transaction_id": line.get("transaction_id") or f" line {number}",  # an id never begins with a blank
         "day": line["transaction_date"],
         "category": category,
-        "target": config.target_of_category.get(category, OTHER_TARGET),
+        "target": targets.get(category, OTHER_TARGET),
         "product_id": line.get("product_id"),
         "store_id": line.get("store_id"),
         "quantity_milli": abs(milli),

@@ -165,8 +165,14 @@ def explain_customers(predictor: Predictor, snapshot: Snapshot, positions: npt.A
     What the predictor says otherwise than the snapshot, if anything, goes to the adjustment.
     """
     rows = np.asarray(positions, dtype=np.int64)
-    values = snapshot.features(rows)
     served = np.rint(snapshot.money(rows)[0] * CENTS).astype(np.int64)
+    return explain_answers(predictor, Occasion(snapshot.currency, snapshot.as_of), snapshot.features(rows), served, top)
+
+
+def explain_answers(
+    predictor: Predictor, occasion: Occasion, values: Matrix, served: IntArray, top: int = TOP
+) -> Reasons:
+    """The reasons for served money, (n, m) cents, of customers with these features, (n, F); NaN rows never bought."""
     never: BoolArray = np.asarray(np.isnan(values).all(axis=1))
     baseline = served / CENTS
     contributions = np.zeros((*served.shape, values.shape[1]))
@@ -175,8 +181,8 @@ def explain_customers(predictor: Predictor, snapshot: Snapshot, positions: npt.A
         baseline[~never] = explained.baseline
         contributions[~never] = explained.contributions
     return tell(
-        feature_set(snapshot.targets),
-        Occasion(snapshot.currency, snapshot.as_of),
+        feature_set(predictor.metadata.targets),
+        occasion,
         values=values,
         never_bought=never,
         baseline=baseline,

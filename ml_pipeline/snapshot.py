@@ -25,6 +25,7 @@ SEGMENTS = ("Low Value", "Medium Value", "High Value")
 COLD_STARTS = (None, "never_bought", "one_purchase")
 """Why little is known of a customer; None where he bought more than once."""
 NEVER_BOUGHT, ONE_PURCHASE = 1, 2
+_NOT_SHOWN = ("variance", "raw")
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -82,6 +83,25 @@ def result_columns(targets: Sequence[str]) -> tuple[str, ...]:
         "status",
         "error",
     )
+
+
+def shown_columns(targets: Sequence[str], answers: Answers) -> dict[str, npt.NDArray[Any]]:
+    """Answers (n,) as they are shown, by name; money in units of the currency, to two decimals.
+
+    `predicted_<x>_spend`, `…_lower`, `…_upper` for total, each target and other; `purchase_probability_30d`,
+    `segment` (text), `cold_start` (bool), `cold_start_reason` (text or None) and `extrapolated` (bool).
+    """
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for index, name in enumerate(money_columns(targets)):
+        columns[f"predicted_{name}_spend"] = answers.money[:, index] / CENTS
+        columns[f"predicted_{name}_spend_lower"] = answers.lower[:, index] / CENTS
+        columns[f"predicted_{name}_spend_upper"] = answers.upper[:, index] / CENTS
+    columns["purchase_probability_30d"] = np.round(answers.probability, 4)
+    columns["segment"] = np.array(SEGMENTS)[answers.segment]
+    columns["cold_start"] = answers.cold_start
+    columns["cold_start_reason"] = np.array(COLD_STARTS, dtype=object)[answers.cold_start_reason]
+    columns["extrapolated"] = answers.extrapolated
+    return columns
 
 
 def snapshots_dir(models_dir: Path) -> Path:
@@ -190,25 +210,10 @@ class Snapshot:
         return self._features[np.asarray(positions, dtype=np.int64)]
 
     def columns(self, positions: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
-        """The answers at these rows by name; money in units of the currency, to two decimals.
-
-        `predicted_<x>_spend`, `…_lower`, `…_upper` for total, each target and other; `purchase_probability_30d`,
-        `segment` (text), `cold_start` (bool), `cold_start_reason` (text or None) and `extrapolated` (bool).
-        """
+        """The answers at these rows by name: `shown_columns`."""
         rows = np.asarray(positions, dtype=np.int64)
-        answers: dict[str, npt.NDArray[Any]] = {}
-        money, lower, upper = self._money[rows], self._lower[rows], self._upper[rows]
-        for index, name in enumerate(money_columns(self.targets)):
-            answers[f"predicted_{name}_spend"] = money[:, index] / CENTS
-            answers[f"predicted_{name}_spend_lower"] = lower[:, index] / CENTS
-            answers[f"predicted_{name}_spend_upper"] = upper[:, index] / CENTS
-        answers["purchase_probability_30d"] = np.round(self._probability[rows], 4)
-        answers["segment"] = np.array(SEGMENTS)[self._segment[rows]]
-        reason = self._cold_start_reason[rows]
-        answers["cold_start"] = reason > 0
-        answers["cold_start_reason"] = np.array(COLD_STARTS, dtype=object)[reason]
-        answers["extrapolated"] = self._extrapolated[rows]
-        return answers
+        shown = {name: getattr(self, f"_{name}")[rows] for name in Answers.__annotations__ if name not in _NOT_SHOWN}
+        return shown_columns(self.targets, Answers(**shown, variance=self._variance[:0], raw=self._raw[:0]))
 
     def money(self, positions: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Predicted money in units of the currency and the variance of each one's own error, (n, 2 + targets) each."""

@@ -396,6 +396,8 @@ def _metadata(
         "as_of": prepared.as_of.isoformat(),
         "currency": prepared.config.currency,
         "spend": prepared.config.spend,
+        "timezone": prepared.config.timezone,
+        "dayfirst": prepared.config.dayfirst,
         "horizon_days": HORIZON_DAYS,
         "profile": profile.name,
         "targets": list(targets),

@@ -148,3 +148,9 @@ def test_without_a_timezone_offsets_count_as_written() -> None:
     read, _, with_offset = _read(["2025-06-30T23:30:00-04:00", "2025-06-30T00:10:00+05:30"])
     assert [day for day, _ in read] == [date(2025, 6, 30)] * 2
     assert with_offset == 2
+
+
+def test_the_last_day_of_the_calendar_is_a_day_in_every_zone() -> None:
+    read, _, _ = _read(["9999-12-31T23:00:00Z", "2025-01-31T10:00:00Z"], timezone="Europe/Berlin")
+    assert [fault for _day, fault in read] == [None, None]
+    assert read[1][0] == JAN_31
