@@ -23,10 +23,11 @@ from ml_pipeline.calibration import (
     share_of_buyers,
     trust_in_level,
 )
-from ml_pipeline.candidates import CORRECTED, PURCHASE, RULE, Learned, Recipe, learners_of, name_of, recipes_of
+from ml_pipeline.candidates import ALL, CORRECTED, PURCHASE, RULE, Learned, Recipe, learners_of, name_of, recipes_of
 from ml_pipeline.errors import LabelOverlap, PipelineError
 from ml_pipeline.formulas import Formula, Known, evaluate, rule_formula
 from ml_pipeline.learners import AMOUNT, PROBABILITY, Effort, Fold, Learner
+from ml_pipeline.members import Member
 from ml_pipeline.metrics import MAPE_WEIGHT, explained, rmse, score
 from ml_pipeline.progress import Stage
 from ml_pipeline.reconcile import TOP_DOWN, Method
@@ -65,7 +66,8 @@ SELECTION_RULE = (
 class Judged:
     """One fitted model on the judged windows (origin -> its own number (n,)), and what that cost.
 
-    left_out: why there is none, where there is none.
+    left_out: why there is none, where there is none. on_report: what the report windows were predicted by; only of what
+    the served total is made of.
     """
 
     learner: Learner
@@ -73,6 +75,7 @@ class Judged:
     rounds: int | None = None
     seconds: float = 0.0
     left_out: str | None = None
+    on_report: Member | None = None
 
 
 @dataclass
@@ -94,7 +97,8 @@ class Contest:
     """All candidates of one target, rules first, and which of them serves.
 
     models: what was fitted for it, by the member's name. advantage: the best model's score minus the best rule's; noise:
-    its bootstrap standard deviation; None without models.
+    its bootstrap standard deviation; None without models. on_report: what computes the served number on the report
+    windows, before it agrees, with what had been learned before them.
     """
 
     target: str
@@ -105,6 +109,7 @@ class Contest:
     best_rule: Candidate
     advantage: float | None
     noise: float | None
+    on_report: Formula = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,7 @@ class Bench:
     effort: Effort
     thorough: bool
     stage: Stage
+    algorithm: str = ALL
 
 
 def run_backtest(
@@ -161,15 +167,16 @@ def run_backtest(
     stage: Stage,
     *,
     thorough: bool = False,
+    algorithm: str = ALL,
 ) -> Backtest:
     """Fits and judges every candidate of every target, and the purchase classifier.
 
-    thorough: also the models that are there for comparison. `stage` advances once per fit (`count_fits`). Raises
+    thorough: also the models that are there for comparison. algorithm: whose models take part. `stage` advances once per fit (`count_fits`). Raises
     LabelOverlap when a fold's labels reach into a judged window.
     """
     for block in plan.blocks:
         refuse_overlap(observations, observations.ended_before(block[0]), block[0])
-    bench = Bench(observations, plan, tuple(targets), effort, thorough, stage)
+    bench = Bench(observations, plan, tuple(targets), effort, thorough, stage, algorithm)
     purchase = _judge(PURCHASE, TOTAL_TARGET, bench)
     contests: dict[str, Contest] = {}
     total: Mapping[date, FloatArray] = {}
@@ -181,11 +188,11 @@ def run_backtest(
     return Backtest(plan, contests, served, purchase, _tells_who_buys(purchase, bench), agreement)
 
 
-def count_fits(plan: WindowPlan, targets: Sequence[str], *, thorough: bool = False) -> int:
+def count_fits(plan: WindowPlan, targets: Sequence[str], *, thorough: bool = False, algorithm: str = ALL) -> int:
     """How often `run_backtest` advances its stage."""
     if plan.rules_only:
         return 0
-    models = 1 + sum(len(learners_of(target, thorough)) for target in money_columns(targets))
+    models = 1 + sum(len(learners_of(target, thorough, algorithm)) for target in money_columns(targets))
     return models * (1 + len(plan.blocks))
 
 
@@ -247,6 +254,7 @@ def _judge(learner: Learner, target: str, bench: Bench) -> Judged:
         _fit_all(judged, target, bench, doing)
     except PipelineError as problem:
         judged.raw.clear()
+        judged.on_report = None
         judged.left_out = str(problem)
     judged.seconds = round(time.perf_counter() - started, 2)
     return judged
@@ -265,6 +273,8 @@ def _fit_all(judged: Judged, target: str, bench: Bench, doing: str) -> None:
     for block, fold in zip(bench.plan.blocks, folds, strict=True):
         if not judged.left_out:
             fitted = learner.fit(fold, observations.names, bench.effort, target=target, rounds=judged.rounds)
+            if target == TOTAL_TARGET and block == bench.plan.report:
+                judged.on_report = fitted.member
             for day in block:
                 features = observations.features[observations.on(day)]
                 judged.raw[day] = np.maximum(fitted.member.predict(features, bench.effort.threads), 0.0)
@@ -393,8 +403,8 @@ def _trust(
 
 
 def _contest(target: str, purchase: Judged, total: Mapping[date, FloatArray], bench: Bench) -> Contest:
-    plan, learners = bench.plan, learners_of(target, bench.thorough)
-    recipes = () if plan.rules_only else recipes_of(target, bench.thorough)
+    plan, learners = bench.plan, learners_of(target, bench.thorough, bench.algorithm)
+    recipes = () if plan.rules_only else recipes_of(target, bench.thorough, bench.algorithm)
     models = {name_of(learner, target): _judge(learner, target, bench) for learner in learners if recipes}
     candidates = [
         *(Candidate(rule.name, RULE, left_out=_unlearned(rule.name, bench)) for rule in RULES),
@@ -405,7 +415,17 @@ def _contest(target: str, purchase: Judged, total: Mapping[date, FloatArray], be
         learned = learn(target, models, purchase, rows, days, bench.observations)
         for candidate in candidates:
             _predict(candidate, target, {**models, PURCHASE.name: purchase}, learned, block, total, bench)
-    return _choose(target, models, candidates, bench)
+    contest = _choose(target, models, candidates, bench)
+    _forget_others(contest)
+    return replace(contest, on_report=formula_of(contest.served, learned))
+
+
+def _forget_others(contest: Contest) -> None:
+    """Keeps of the models that the report windows were predicted by only those that the served number is made of."""
+    needed = contest.served.recipe.needs if contest.served.recipe else ()
+    for judged in contest.models.values():
+        if judged.learner not in needed:
+            judged.on_report = None
 
 
 def _unlearned(rule: str, bench: Bench) -> str | None:

@@ -50,17 +50,30 @@ CORRECTED: tuple[Learner, ...] = (LOG_AMOUNTS, RATE)
 
 OF_EVERY_TARGET: tuple[Learner, ...] = (FOREST, XGBOOST, LIGHTGBM)
 OF_THE_TOTAL: tuple[Learner, ...] = (*OF_EVERY_TARGET, RATE, AMOUNTS, USUAL_AMOUNTS, LOG_AMOUNTS)
+BG_NBD = BgNbdLearner()
+XGBOOST_SQUARED, XGBOOST_RATE = XGBoostSquaredLearner(), XGBoostRateLearner()
+LIGHTGBM_SQUARED, LIGHTGBM_BG_NBD = LightGBMSquaredLearner(), LightGBMBgNbdLearner()
 COMPARED: tuple[Learner, ...] = (
     LinearRegressionLearner(),
     LassoLearner(),
-    BgNbdLearner(),
+    BG_NBD,
     GradientBoostingLearner(),
-    XGBoostSquaredLearner(),
-    LightGBMSquaredLearner(),
-    XGBoostRateLearner(),
-    LightGBMBgNbdLearner(),
+    XGBOOST_SQUARED,
+    LIGHTGBM_SQUARED,
+    XGBOOST_RATE,
+    LIGHTGBM_BG_NBD,
 )
 """What a sceptic would try; they take part in the contest for the total where time allows."""
+
+ALL = "all"
+LEARNERS_OF_ALGORITHM: Mapping[str, tuple[Learner, ...]] = {
+    "xgboost": (XGBOOST, XGBOOST_SQUARED, XGBOOST_RATE),
+    "lightgbm": (LIGHTGBM, RATE, AMOUNTS, USUAL_AMOUNTS, LOG_AMOUNTS, LIGHTGBM_SQUARED, LIGHTGBM_BG_NBD),
+    "random_forest": (FOREST,),
+    "bg_nbd": (BG_NBD,),
+}
+"""Whose models take part where one algorithm is to be trained alone, beside the rules and the usual shares."""
+ALGORITHMS = (*LEARNERS_OF_ALGORITHM, ALL)
 
 
 @dataclass(frozen=True)
@@ -89,26 +102,43 @@ class Recipe:
     parts: int = 1
 
 
-def learners_of(target: str, thorough: bool) -> tuple[Learner, ...]:
+def learners_of(target: str, thorough: bool, algorithm: str = ALL) -> tuple[Learner, ...]:
     """What is fitted for a target besides the purchase classifier; nothing for what is left beside the named ones."""
     if target == OTHER_TARGET:
         return ()
+    if algorithm == BG_NBD.name:
+        return (BG_NBD,) if target == TOTAL_TARGET else ()
+    own = LEARNERS_OF_ALGORITHM.get(algorithm)
+    return tuple(learner for learner in _every_learner(target, thorough) if own is None or learner in own)
+
+
+def _every_learner(target: str, thorough: bool) -> tuple[Learner, ...]:
     if target == TOTAL_TARGET:
         return (*(COMPARED if thorough else ()), *OF_THE_TOTAL)
     return (*OF_EVERY_TARGET, RATE) if thorough else OF_EVERY_TARGET
 
 
-def recipes_of(target: str, thorough: bool) -> tuple[Recipe, ...]:
-    """Every model and blend that takes part in the contest for a target, the plain models first."""
-    plain = tuple(_plain(learner, target) for learner in learners_of(target, thorough) if learner.kind == MONEY)
+def recipes_of(target: str, thorough: bool, algorithm: str = ALL) -> tuple[Recipe, ...]:
+    """Every model and blend that takes part in the contest for a target, the plain models first.
+
+    Of one algorithm alone: what needs no other's models; the purchase classifier is always there.
+    """
+    learners = learners_of(target, thorough, algorithm)
+    plain = tuple(_plain(learner, target) for learner in learners if learner.kind == MONEY)
+    fitted = {PURCHASE, *learners}
+    return (*plain, *(recipe for recipe in _made_of_several(target, thorough) if fitted.issuperset(recipe.needs)))
+
+
+def _made_of_several(target: str, thorough: bool) -> tuple[Recipe, ...]:
+    """Corrected models, hurdles, shares and blends."""
     if target == TOTAL_TARGET:
-        return (*plain, _calibrated_rate(TOTAL_TARGET), *_hurdles(), *_blends_of_the_total())
+        return (_calibrated_rate(TOTAL_TARGET), *_hurdles(), *_blends_of_the_total())
     share = Recipe("share_of_total", BLEND, (), lambda learned: share_formula(learned.total_mean, learned.shop_share))
     if target == OTHER_TARGET:
         return (share,)
     rates = (_plain(RATE, target), _calibrated_rate(target)) if thorough else ()
     own = (_plain(LIGHTGBM, target), _plain(XGBOOST, target), *rates)
-    return (*plain, *rates[1:], share, *(_with_share(recipe, share) for recipe in own))
+    return (*rates[1:], share, *(_with_share(recipe, share) for recipe in own))
 
 
 def member_name(learner: str, target: str) -> str:

@@ -35,7 +35,7 @@ from ml_pipeline.features import (
     spend_window_name,
 )
 from ml_pipeline.learners import Effort
-from ml_pipeline.progress import Progress, Stage
+from ml_pipeline.progress import Bar, Progress, Stage
 from ml_pipeline.rules import RULE_HALF_LIFE_DAYS, RULES
 from ml_pipeline.training_set import Observations, UnusedFeatures, plan_windows, without
 
@@ -349,7 +349,7 @@ def test_with_a_handful_of_customers_the_rules_serve_and_each_model_says_what_it
 def test_the_bar_reaches_its_end_also_where_much_is_left_out(n_customers):
     observations = shop(lambda rng, n: rng.gamma(0.6, 0.08, n), n_customers=n_customers)
     bar = tqdm(total=count_fits(PLAN, TARGETS), file=io.StringIO())
-    run_backtest(observations, PLAN, TARGETS, EFFORT, Stage(bar))
+    run_backtest(observations, PLAN, TARGETS, EFFORT, Stage(Bar(bar)))
     assert bar.n == bar.total
 
 
