@@ -16,9 +16,10 @@ ACCURACY_OPTIONS ?= --write
 TRUST_OPTIONS ?= --write
 BULK_OPTIONS ?= --write
 CHAOS_OPTIONS ?= --write
+FUZZ_OPTIONS ?= --write
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test train sample lint format lock readme accuracy trust bulk chaos clean
+.PHONY: help setup run test train sample lint format lock readme accuracy trust bulk chaos fuzz clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -70,6 +71,9 @@ bulk: $(DEV_READY) ## measure a million rows in and out beside a data scientist'
 
 chaos: $(DEV_READY) ## run bulk jobs while workers, web and queue are killed, and compare every result, into docs/bulk_chaos.md (ten minutes)
 	@$(BIN)/python -m benchmarks.chaos $(CHAOS_OPTIONS)
+
+fuzz: $(DEV_READY) ## send thousands of requests made from the API's own document, into docs/api_fuzz.md (minutes)
+	@$(BIN)/python -m benchmarks.api_fuzz $(FUZZ_OPTIONS)
 
 clean: ## delete what is made (.venv, var, caches); tables and models stay
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
