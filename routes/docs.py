@@ -1,8 +1,15 @@
 """The documentation: the OpenAPI document and a page that shows it, without a single file from another host."""
 
 from importlib.resources import files
+from typing import Any
 
 from flask import Flask, Response, current_app, send_from_directory
+
+from routes.context import services
+
+STAND_INS = ("12345", "67890")
+"""Customer ids in the examples of the shapes. The document that is served has ids of customers in their place, where there
+are any, so that an example works when it is pasted."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -36,7 +43,19 @@ def register_docs(app: Flask) -> None:
 def _openapi() -> Response:
     document = dict(current_app.api_doc)  # type: ignore[attr-defined]
     document["components"] = {name: part for name, part in document["components"].items() if part}  # else: "Authorize"
-    return current_app.json.response(document)  # type: ignore[return-value]
+    known = dict(zip(STAND_INS, services().bulk.sample_ids(), strict=False))
+    return current_app.json.response(_with_known_ids(document, known))  # type: ignore[return-value]
+
+
+def _with_known_ids(part: Any, known: dict[str, str], in_example: bool = False) -> Any:
+    if isinstance(part, dict):
+        return {
+            name: _with_known_ids(inner, known, in_example or name in ("example", "examples"))
+            for name, inner in part.items()
+        }
+    if isinstance(part, list):
+        return [_with_known_ids(inner, known, in_example) for inner in part]
+    return known.get(part, part) if in_example and isinstance(part, str) else part
 
 
 def _page() -> Response:

@@ -88,11 +88,15 @@ class BulkService:
 
         Raises what the registry raises when no model serves.
         """
-        snapshot = self._registry.serving().snapshot
-        ids = snapshot.customer_ids(range(min(TEMPLATE_ROWS, snapshot.n_customers)))
+        ids = _first_ids(self._registry.serving())
         names = [f"Customer {number}" for number in range(1, len(ids) + 1)]
         notes = ["sample row: put your own customers here", *[""] * (len(ids) - 1)][: len(ids)]
         return _template(template_format, [ids, names, notes])
+
+    def sample_ids(self) -> list[str]:
+        """Those of the template, for examples that work when they are pasted; none while no model serves."""
+        model = self._serving()
+        return _first_ids(model) if model else []
 
     def preview(self, path: Path, filename: str, sheet: str | None = None) -> dict[str, Any]:
         """What would be made of a file, without starting a job. Raises what an upload of the file would raise."""
@@ -218,7 +222,7 @@ class BulkService:
     def jobs(self, caller: Caller, status: str | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
         """The caller's jobs, the newest first; cursor: where the page before ended. Raises InvalidRequest."""
         before = None if cursor is None else _read_cursor(cursor)
-        found = self._store.page(caller.owner, BULK, status, limit + 1, before)
+        found = self._store.page(caller.owner, [BULK], status, limit + 1, before)
         page = found[:limit]
         return JobPage(page, _cursor(page[-1]) if len(found) > limit and page else None)
 
@@ -336,6 +340,10 @@ def _read_cursor(cursor: str) -> tuple[float, str]:
             "newest jobs."
         )
     return moment, job_id
+
+
+def _first_ids(model: Model) -> list[str]:
+    return model.snapshot.customer_ids(range(min(TEMPLATE_ROWS, model.snapshot.n_customers)))
 
 
 def _template(template_format: str, columns: list[list[str]]) -> bytes:
