@@ -17,6 +17,7 @@ from services.job_table import (
     PROCESSING,
     QUEUED,
     SCORE,
+    TRAINING_KINDS,
     WAITING,
     Job,
     NewJob,
@@ -47,7 +48,7 @@ class JobStore:
         """Records a job as queued, with its first step; the row that exists, for a variant that its parent has already and
         for an idempotency key that its owner has used.
 
-        Raises TooManyJobs when the owner has `limit` jobs of this kind waiting or under way.
+        Raises TooManyJobs when the owner has `limit` jobs of this kind (of all TRAINING_KINDS together) waiting or under way.
         """
         with self._database.writing() as connection:
             self._take_turn(connection, new.owner)
@@ -67,7 +68,7 @@ class JobStore:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:owner))"), {"owner": owner})
 
     def open_jobs(self, owner: str, kind: str) -> int:
-        """How many jobs of a kind the owner has waiting or under way."""
+        """How many jobs of a kind, of all TRAINING_KINDS together, the owner has waiting or under way."""
         with self._database.reading() as connection:
             return _open_jobs(connection, owner, kind)
 
@@ -78,13 +79,13 @@ class JobStore:
         with self._database.reading() as connection:
             return one_job(connection, job_id)
 
-    def find(self, job_id: str, owner: str, kind: str) -> Job:
-        """The job if it is of this kind and this caller's. Raises UnknownJob, as for one that never was."""
+    def find(self, job_id: str, owner: str, *kinds: str) -> Job:
+        """The job if it is of one of these kinds and this caller's. Raises UnknownJob, as for one that never was."""
         if "\0" in job_id:  # Postgres takes no such text
             raise unknown_job(job_id)
         with self._database.reading() as connection:
             job = first_job(connection, jobs.c.job_id == job_id)
-        if job is None or job.owner != owner or job.kind != kind:
+        if job is None or job.owner != owner or job.kind not in kinds:
             raise unknown_job(job_id)
         return job
 
@@ -99,10 +100,15 @@ class JobStore:
             return first_job(connection, jobs.c.parent_id == parent_id, jobs.c.kind == kind, jobs.c.variant == variant)
 
     def page(
-        self, owner: str, kind: str, status: str | None, limit: int, before: tuple[float, str] | None = None
+        self,
+        owner: str,
+        kinds: Collection[str],
+        status: str | None,
+        limit: int,
+        before: tuple[float, str] | None = None,
     ) -> list[Job]:
-        """The caller's jobs of a kind, the newest first; `before`: (created_at, job_id) of the last one of the page before."""
-        wanted = sa.select(jobs).where(jobs.c.owner == owner, jobs.c.kind == kind)
+        """The caller's jobs of these kinds, the newest first; `before`: (created_at, job_id) of the last one of the page before."""
+        wanted = sa.select(jobs).where(jobs.c.owner == owner, jobs.c.kind.in_(kinds))
         if status is not None:
             wanted = wanted.where(jobs.c.status == status)
         if before is not None:
@@ -175,11 +181,7 @@ class JobStore:
                 raise JobInProgress(f"Job {job_id} is {job.status}; it can be tried again when it has ended.")
             given_up = _rows_given_up(connection, job_id)
             if job.status == COMPLETED and not given_up:
-                raise NothingToRetry(
-                    f"Job {job_id} is completed, and its {job.rows_failed:,} rows without a prediction have no known "
-                    "customer id: the column `error` of the result says so of each. Correct them, or wait for newer "
-                    "data, and upload these rows again."
-                )
+                raise _nothing_to_retry(job)
             now = self._database.now(connection)
             _reopen_steps(connection, job_id, now)
             connection.execute(jobs.delete().where(jobs.c.parent_id == job_id))
@@ -234,7 +236,8 @@ def _recorded_before(connection: sa.Connection, new: NewJob) -> Job | None:
 
 def _open_jobs(connection: sa.Connection, owner: str, kind: str) -> int:
     counted = sa.select(sa.func.count()).select_from(jobs)
-    counted = counted.where(jobs.c.owner == owner, jobs.c.kind == kind, jobs.c.status.in_(OPEN))
+    kinds = TRAINING_KINDS if kind in TRAINING_KINDS else (kind,)
+    counted = counted.where(jobs.c.owner == owner, jobs.c.kind.in_(kinds), jobs.c.status.in_(OPEN))
     return int(connection.execute(counted).scalar_one())
 
 
@@ -246,8 +249,20 @@ def _check_limit(connection: sa.Connection, new: NewJob, limit: int) -> None:
 def too_many_jobs(limit: int) -> TooManyJobs:
     """The error for one job more than a caller may have open."""
     return TooManyJobs(
-        f"{limit:,} of your jobs are waiting or under way, as many as are allowed at once. Send the file again when one "
+        f"{limit:,} of your jobs are waiting or under way, as many as are allowed at once. Ask again when one "
         "has ended, or cancel one (the operator can raise MAX_JOBS_PER_CALLER)."
+    )
+
+
+def _nothing_to_retry(job: Job) -> NothingToRetry:
+    if job.kind in TRAINING_KINDS:
+        return NothingToRetry(
+            f"Job {job.job_id} is completed: there is nothing to try again. Ask for a new one instead."
+        )
+    return NothingToRetry(
+        f"Job {job.job_id} is completed, and its {job.rows_failed:,} rows without a prediction have no known "
+        "customer id: the column `error` of the result says so of each. Correct them, or wait for newer "
+        "data, and upload these rows again."
     )
 
 
@@ -288,6 +303,7 @@ def _reopened(rows_given_up: int, now: float) -> dict[str, Any]:
         "error_name": None,
         "error_message": None,
         "result_key": None,
+        "progress": None,
         "rows_processed": jobs.c.rows_processed - rows_given_up,
         "rows_failed": jobs.c.rows_failed - rows_given_up,
         "updated_at": now,

@@ -21,6 +21,10 @@ SAMPLE_DATA = "generate_sample_data"
 DATA_REFRESH = "refresh_data"
 """Kinds of jobs: a file's predictions, and the result of such a job in another format; a training, sample tables, and a
 snapshot of the tables as they are now."""
+TRAINING_KINDS = (TRAINING, SAMPLE_DATA, DATA_REFRESH)
+"""Whose work is a command of the pipeline."""
+WATCHED_KINDS = (BULK, *TRAINING_KINDS)
+"""Of which callers are told; a conversion is a part of the job whose result it turns."""
 
 QUEUED = "queued"
 PROCESSING = "processing"
@@ -39,6 +43,11 @@ SAMPLE = "sample"
 REFRESH = "refresh"
 KINDS_OF_STEPS = (READ, SCORE, WRITE, CONVERT, NOTIFY, TRAIN, SAMPLE, REFRESH)
 """In the order in which a job's steps are claimed."""
+
+IN_TURN = (TRAIN, REFRESH)
+"""Of all steps of these kinds one at a time is under way, however many workers there are, in the order of their jobs."""
+KINDS_IN_TURN = (TRAINING, DATA_REFRESH)
+"""The kinds of jobs that have such a step."""
 
 WAITING = "waiting"
 LEASED = "leased"
@@ -74,6 +83,7 @@ jobs = sa.Table(
     sa.Column("parameters", sa.JSON, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
     sa.Column("statistics", sa.JSON(none_as_null=True)),
+    sa.Column("progress", sa.JSON(none_as_null=True)),
     sa.Column("error_name", sa.Text),
     sa.Column("error_message", sa.Text),
     sa.Column("bundle_id", sa.Text),
@@ -155,7 +165,8 @@ class NewJob:
 class Job:
     """One row of the job table. Times are seconds since 1970 (UTC); rows_total is None until it is known.
 
-    rows_read: rows of the upload that were seen so far. enqueued_at: None until the queue had a message for the job.
+    rows_read: rows of the upload that were seen so far. enqueued_at: None until the queue had a message for the job. progress:
+    how far the command of a training is, of a job of TRAINING_KINDS (training_progress.py).
     """
 
     job_id: str
@@ -184,6 +195,7 @@ class Job:
     enqueued_at: float | None
     started_at: float | None
     completed_at: float | None
+    progress: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

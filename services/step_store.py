@@ -14,14 +14,18 @@ from services.job_table import (
     DONE,
     FAILED,
     GIVEN_UP,
+    IN_TURN,
+    KINDS_IN_TURN,
     KINDS_OF_STEPS,
     LEASED,
     NOTIFY,
     OPEN,
     PROCESSING,
+    QUEUE_OF,
     QUEUED,
     READ,
     SCORE,
+    TRAINING_QUEUE,
     WAITING,
     Job,
     Lease,
@@ -44,6 +48,8 @@ OWN_SENDING_SECONDS = 2.0
 NOTIFY_WAITS_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0)
 """Before the second attempt to tell a webhook, the third, ...; after one attempt more than these it is given up."""
 NOTIFY_ATTEMPTS = len(NOTIFY_WAITS_SECONDS) + 1
+TURN_LOCK = 7_305_912
+"""Any number, the same everywhere: the advisory lock under which Postgres gives the turn to one step of many (IN_TURN)."""
 _ORDER = sa.case({kind: place for place, kind in enumerate(KINDS_OF_STEPS)}, value=steps.c.kind)
 
 
@@ -73,10 +79,12 @@ class StepStore:
     def claim(
         self, job_id: str, worker_id: str, kinds: Collection[str] = KINDS_OF_STEPS
     ) -> tuple[Job, Step, Lease] | None:
-        """Takes the next step of the job that waits; None if there is none of these kinds (taken, done, cancelled, deleted)."""
+        """Takes the next step of the job that waits; None if there is none of these kinds (taken, done, cancelled, deleted),
+        or if it is one of IN_TURN and it is not its turn."""
         with self._database.writing() as connection:
-            now = self._database.now(connection)
             _lock(connection, job_id)
+            _take_turns(connection, job_id)
+            now = self._database.now(connection)
             wanted = (steps.c.job_id == job_id, steps.c.kind.in_(kinds))
             waiting = _claimable(now).where(*wanted).order_by(_ORDER, steps.c.number).limit(1)
             row = connection.execute(waiting).mappings().first()
@@ -124,6 +132,10 @@ class StepStore:
         """How many rows of the upload were seen so far; a later reading that begins anew does not set it back. Raises LeaseLost."""
         self._change_job(lease, rows_read=_at_least(rows))
 
+    def note_progress(self, lease: Lease, progress: Mapping[str, Any]) -> None:
+        """How far the command is that works on the step, in JSON. Raises LeaseLost."""
+        self._change_job(lease, progress=dict(progress))
+
     def stage(self, lease: Lease, number: int, first_row: int, rows: int, key: str) -> None:
         """A chunk is in the object store and can be scored; one that was staged before stays as it is. Raises LeaseLost."""
         with self._database.writing() as connection:
@@ -157,8 +169,8 @@ class StepStore:
             _count_chunk(connection, chunk, successful, now)
             _add_write_when_all_is_scored(connection, lease.job_id, now)
 
-    def complete(self, lease: Lease, result_key: str, statistics: Mapping[str, Any] | None = None) -> None:
-        """The job ends well: its result counts from here on. Raises LeaseLost."""
+    def complete(self, lease: Lease, result_key: str | None, statistics: Mapping[str, Any] | None = None) -> None:
+        """The job ends well: its result counts from here on, if it has one. Raises LeaseLost."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             _lock(connection, lease.job_id)
@@ -300,6 +312,12 @@ class StepStore:
                 connection, self._database.now(connection), steps.c.job_id == job_id, steps.c.enqueued_at.is_(None)
             )
 
+    def next_in_turn(self) -> WaitingSteps | None:
+        """The step of IN_TURN whose turn it is; None while one is under way, or if none waits."""
+        with self._database.reading() as connection:
+            found = _grouped(connection, self._database.now(connection), steps.c.kind.in_(IN_TURN))
+            return found[0] if found else None
+
     def mark_enqueued(self, job_id: str, kind: str, number: int | None = None) -> None:
         """The queue has messages for the steps of this kind that wait in the job, or (number) for this one."""
         with self._database.writing() as connection:
@@ -352,6 +370,15 @@ def _lock(connection: sa.Connection, job_id: str) -> None:
     connection.execute(sa.select(jobs.c.job_id).where(jobs.c.job_id == job_id).with_for_update())
 
 
+def _take_turns(connection: sa.Connection, job_id: str) -> None:
+    """Postgres: who is about to claim a step of IN_TURN sees all that was claimed before. SQLite has one writer at a time."""
+    if connection.dialect.name != "postgresql":
+        return
+    kind = connection.execute(sa.select(jobs.c.kind).where(jobs.c.job_id == job_id)).scalar()
+    if kind in KINDS_IN_TURN:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": TURN_LOCK})
+
+
 def _at_least(rows: int) -> sa.ColumnElement[int]:
     """rows_read once so many rows were seen."""
     return sa.case((jobs.c.rows_read > rows, jobs.c.rows_read), else_=rows)
@@ -387,8 +414,26 @@ def _can_be_claimed(now: float) -> tuple[sa.ColumnElement[bool], ...]:
         sa.and_(steps.c.kind != NOTIFY, jobs.c.status.in_(OPEN)),
         sa.and_(steps.c.kind == NOTIFY, jobs.c.status.in_((COMPLETED, FAILED, CANCELLED))),
     )
-    due = sa.or_(steps.c.not_before.is_(None), steps.c.not_before <= now)
-    return steps.c.status == WAITING, of_its_time, due
+    turn = sa.or_(steps.c.kind.not_in(IN_TURN), _is_its_turn(now))
+    return steps.c.status == WAITING, of_its_time, _due(steps, now), turn
+
+
+def _due(of: sa.FromClause, now: float) -> sa.ColumnElement[bool]:
+    return sa.or_(of.c.not_before.is_(None), of.c.not_before <= now)
+
+
+def _is_its_turn(now: float) -> sa.ColumnElement[bool]:
+    """Of a step in steps joined with jobs: no step of IN_TURN is under way, and of those that wait its job is the oldest."""
+    others, its_job = steps.alias("others"), jobs.alias("job_of_other")
+    under_way = sa.select(others.c.job_id).where(others.c.kind.in_(IN_TURN), others.c.status == LEASED)
+    before = sa.or_(
+        its_job.c.created_at < jobs.c.created_at,
+        sa.and_(its_job.c.created_at == jobs.c.created_at, its_job.c.job_id < jobs.c.job_id),
+    )
+    waits = (others.c.kind.in_(IN_TURN), others.c.status == WAITING, its_job.c.status.in_(OPEN), _due(others, now))
+    joined = others.join(its_job, others.c.job_id == its_job.c.job_id)
+    earlier = sa.select(others.c.job_id).select_from(joined).where(*waits, before).correlate(steps, jobs)
+    return sa.and_(~under_way.exists(), ~earlier.exists())
 
 
 def _claimable(now: float) -> sa.Select[Any]:
@@ -443,7 +488,7 @@ def _worker_lost(step: Step) -> tuple[str, str]:
             ChunkGivenUp.__name__,
             f"{rows}: the work on them {begun}. Retry the job (POST /bulk/retry/{step.job_id}).",
         )
-    return (
-        WorkersLost.__name__,
-        f"The job {begun}. Split the file, or give the workers more memory, and upload it again.",
-    )
+    way_out = "Split the file, or give the workers more memory, and upload it again."
+    if QUEUE_OF[step.kind] == TRAINING_QUEUE:
+        way_out = "Give the machine more memory, or ask for less (n_samples, n_customers), then try it again."
+    return WorkersLost.__name__, f"The job {begun}. {way_out}"

@@ -39,7 +39,7 @@ def test_a_job_of_another_caller_or_kind_looks_like_one_that_never_was(bench):
         with pytest.raises(UnknownJob):
             bench.store.find(job.job_id, owner, kind)
     assert bench.store.find(job.job_id, "local", "bulk_predict").job_id == job.job_id
-    assert bench.store.page("anonymous", "bulk_predict", None, 10) == []
+    assert bench.store.page("anonymous", ["bulk_predict"], None, 10) == []
 
 
 @pytest.mark.parametrize("job_id", ["", "\0", "x" * 5000, "\ufffd"])
@@ -54,13 +54,13 @@ def test_pages_follow_each_other_without_a_gap_also_within_one_moment(bench):
         ids.append(bench.store.add(new_job(job_id=f"job-{number}")).job_id)
         bench.clock.ahead += number % 2
     seen, before = [], None
-    while page := bench.store.page("local", "bulk_predict", None, 2, before):
+    while page := bench.store.page("local", ["bulk_predict"], None, 2, before):
         seen += [job.job_id for job in page]
         before = (page[-1].created_at, page[-1].job_id)
     assert sorted(seen) == ids
     assert seen[0] == "job-6"
     bench.claim("job-3")
-    assert [job.job_id for job in bench.store.page("local", "bulk_predict", "processing", 10)] == ["job-3"]
+    assert [job.job_id for job in bench.store.page("local", ["bulk_predict"], "processing", 10)] == ["job-3"]
 
 
 def test_the_limit_on_open_jobs_counts_what_waits_and_what_is_under_way_of_this_caller(bench):
