@@ -42,15 +42,25 @@ SILENT = {
     "card_sections",
     "card_text",
     "command",
+    "contest",
     "data_report",
     "errors",
     "known_limits",
     "model_card",
     "plots",
     "progress",
+    "promotion",
 }
 COMPUTING = ("xgboost-cpu", "lightgbm", "scikit-learn", "numpy", "scipy", "duckdb", "ibis-framework")
 CODE_BOUND = ("accuracy", "sample")
+DOORS: Mapping[str, tuple[str, object]] = {
+    "summary": (
+        "/predict",
+        {"customer_id": "CUST_001", "recency": 30, "frequency": 5, "monetary_value": 1500.0, "tenure": 180},
+    ),
+    "customer_value": ("/predict_customer_value", {"customer_id": "13085", "features": [345.7, 49.3, 7, 12, 5, 4]}),
+}
+"""Calls that describe a customer instead of naming one: path and body."""
 BLOCK = re.compile(
     r"<!-- begin (?P<name>\w+): made by `make readme` \((?P<seal>[^)]*)\) -->\n(?P<body>.*?)<!-- end (?P=name) -->",
     re.DOTALL,
@@ -219,8 +229,17 @@ def tour_blocks(welcome: list[str], folder: Path, port: int) -> dict[str, str]:
         "explain": explain_block(predict),
         "upload": _console([f"$ {upload} | python3 -m json.tool", _shell(f"{upload} | {sys.executable} -m json.tool")]),
         "download": _console([f"$ {download}", _shell(download)]),
+        **{name: door_block(port, path, body) for name, (path, body) in DOORS.items()},
     }
     return {name: _as_at_home(block, folder, port) for name, block in blocks.items()}
+
+
+def door_block(port: int, path: str, body: object) -> str:
+    """A request in JSON and its answer."""
+    request = f"curl -s http://127.0.0.1:{port}{path} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+    return _console(
+        [f"$ {request} | python3 -m json.tool", _shell(f"{request} | {sys.executable} -m json.tool --no-ensure-ascii")]
+    )
 
 
 def explain_block(predict: str) -> str:
