@@ -30,6 +30,10 @@ class NotOffered(InvalidRequest):
     """The request is understood, but this version does not answer it."""
 
 
+class ModelTypeAbsent(InvalidRequest):
+    """The serving bundle has no model of the type that was asked for, or none for the horizon."""
+
+
 class UnsupportedMediaType(ServiceError):
     """The body is of another type than this route takes."""
 

@@ -28,6 +28,7 @@ class Kind:
     whole: bool = False
 
 
+TEXT = Kind("a text", 0)
 DAYS = Kind("a number of days", MOST_DAYS)
 COUNT = Kind("a count", QUANTITY_LIMIT, whole=True)
 QUANTITY = Kind("a quantity", QUANTITY_LIMIT)
@@ -36,11 +37,11 @@ MONEY = Kind("an amount of money", MOST_MONEY)
 
 @dataclass(frozen=True)
 class SummaryField:
-    """A field of a request: its name, the input of the summary model that it is, its kind (None: text), its meaning."""
+    """A field of a request: its name, the input of the summary model that it is, its kind, its meaning in words."""
 
     name: str
     input: str
-    kind: Kind | None
+    kind: Kind
     meaning: str
 
 
@@ -68,7 +69,7 @@ EIGHTEEN_FIELDS = (
     ),
     SummaryField("unique_products", "distinct_products", COUNT, "number of different products bought so far"),
     SummaryField("unique_categories", "distinct_categories", COUNT, "number of different categories bought so far"),
-    SummaryField("dominant_category", "dominant_category", None, "the product category with the highest spend"),
+    SummaryField("dominant_category", "dominant_category", TEXT, "product category with the highest spend"),
 )
 """Without avg_order_value, which both forms have, and those of UNUSED_FIELDS."""
 SIX_FEATURES = (
@@ -103,54 +104,48 @@ UNUSED_FIELDS: Mapping[str, str] = {
 """Fields that a summary may carry and that no prediction uses, with the reason."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """A value as it was read, and the field that it came in."""
-
-    field: str
-    value: float
-
-
-def read_number(field: SummaryField, value: Any) -> float | None:
-    """The number of a JSON value, None where it is not known (null, blank text). Raises InvalidRequest."""
+def read_value(field: SummaryField, value: Any) -> float | str | None:
+    """What a JSON value says, None where it is not known (null, blank text). Raises InvalidRequest."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    kind = field.kind or COUNT
-    number = _as_float(value)
+    return _category(field, value) if field.kind is TEXT else _number(field, value)
+
+
+def _number(field: SummaryField, value: Any) -> float:
+    kind, number = field.kind, _as_float(value)
     if number is None:
-        shown = repr(value[:LONGEST_SHOWN]) if isinstance(value, str) else json_type(value)
-        raise InvalidRequest(
-            f"{field.name} is {shown}; it must be {kind.unit}, as a plain number such as 30 or 1500.5. {_way_out(field)}"
-        )
+        raise _refused(field, value, f"it must be {kind.unit}, as a plain number such as 30 or 1500.5")
     if number < 0:
-        raise InvalidRequest(f"{field.name} is {shown_number(number)}; {kind.unit} is never below 0. {_way_out(field)}")
+        raise _refused(field, value, f"{kind.unit} is never below 0")
     if kind.whole and number != math.floor(number):
-        raise InvalidRequest(
-            f"{field.name} is {shown_number(number)}; {kind.unit} is a whole number. {_way_out(field)}"
-        )
+        raise _refused(field, value, f"{kind.unit} is a whole number")
     if number > kind.most:
-        raise InvalidRequest(
-            f"{field.name} is {shown_number(number)}; {kind.unit} of more than {kind.most:,.0f} is not believed of a customer. "
-            f"{_way_out(field)}"
-        )
+        raise _refused(field, value, f"{kind.unit} of more than {kind.most:,.0f} is not believed of one customer")
     return number + 0.0  # -0 is 0
 
 
-def read_category(field: SummaryField, value: Any) -> str | None:
-    """The text of a JSON value, None where it is not known (null, blank text). Raises InvalidRequest."""
-    if value is None:
-        return None
+def _category(field: SummaryField, value: Any) -> str:
     if not isinstance(value, str):
-        shown = f"the number {value}"[:LONGEST_SHOWN] if _is_plain_number(value) else json_type(value)
-        raise InvalidRequest(
-            f"{field.name} is {shown}; it must be a text, a product category as the shop writes it. {_way_out(field)}"
-        )
-    return value.strip() or None
+        raise _refused(field, value, "it must be a text")
+    return value.strip()
+
+
+def _refused(field: SummaryField, value: Any, rule: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{field.name} is {_shown(value)}; {rule}. Send the {field.meaning}, or leave {field.name} out where it is not known."
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value[:LONGEST_SHOWN])
+    number = _as_float(value)
+    return json_type(value) if number is None else shown_number(number)
 
 
 def shown_number(number: float) -> str:
     """A number in a message: as few digits as say what it is, no exponent for money of a shop."""
-    return f"{number:.0f}" if number == math.floor(number) and abs(number) < 1e15 else f"{number:.10g}"
+    return f"{number:.0f}" if abs(number) < 1e15 and number == math.floor(number) else f"{number:.10g}"
 
 
 def _as_float(value: Any) -> float | None:
@@ -171,7 +166,3 @@ def _finite(value: Any) -> float | None:
 
 def _is_plain_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _way_out(field: SummaryField) -> str:
-    return f"Send the {field.meaning.removeprefix('the ')}, or leave {field.name} out where it is not known."
