@@ -64,6 +64,14 @@ class SnapshotMismatch(ModelError):
     """A snapshot does not fit its bundle or its own files."""
 
 
+class TooFewToLearnFrom(DataError):
+    """A sample of so few customers teaches nothing."""
+
+
+class OlderTables(DataError):
+    """The tables end before those that serve."""
+
+
 class BadSampleRequest(DataError):
     """Sample tables of this size or in this place cannot be made."""
 

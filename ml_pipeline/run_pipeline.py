@@ -13,11 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Started as a file, this folder stands first on the path and its modules would be found under second names.
 sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent)]
 
-from ml_pipeline.command import run_command
+from ml_pipeline.command import open_progress, run_command
 from ml_pipeline.explore import explore_tables
 from ml_pipeline.model_card import METRIC_TITLES, candidate_rows, verdict_of
-from ml_pipeline.progress import Progress
-from ml_pipeline.train import add_arguments, prepare_and_train
+from ml_pipeline.train import Trained, add_arguments, prepare_and_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,15 +25,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--no-explore", action="store_true", help="skip the profile of the raw tables")
     options = parser.parse_args(arguments)
-    progress = Progress()
+    progress = open_progress(options)
     if not options.no_explore:
         with progress.stage("explore", 1) as stage:
             explore_tables(options.data, options.work, options.as_of)
             stage.advance()
-    pair, report = prepare_and_train(options, progress)
-    sys.stdout.write(render_backtest(report))
-    sys.stdout.write(f"\nServing: bundle {pair.bundle_id}, snapshot {pair.snapshot_id} in {options.models}\n")
+    trained = prepare_and_train(options, progress)
+    progress.close(trained.as_json())
+    if not progress.is_lines:
+        sys.stdout.write(render_backtest(trained.report))
+        sys.stdout.write(f"\n{render_outcome(trained, options.models)}\n")
     return 0
+
+
+def render_outcome(trained: Trained, models_dir: Path) -> str:
+    """What was trained, what became of it and why, and what serves."""
+    lines = [f"Trained: bundle {trained.pair.bundle_id}. {trained.verdict.reason}"]
+    if trained.serving:
+        lines.append(
+            f"Serving: bundle {trained.serving.bundle_id}, snapshot {trained.serving.snapshot_id} in {models_dir}"
+        )
+    return "\n".join(lines)
 
 
 def render_backtest(report: Mapping[str, Any]) -> str:

@@ -64,6 +64,14 @@ def ends_in_cents(lower: npt.ArrayLike, upper: npt.ArrayLike) -> tuple[npt.NDArr
     return floor.astype(np.int64), ceiling.astype(np.int64)
 
 
+def segments(total: FloatArray, thresholds: Sequence[float]) -> npt.NDArray[np.uint8]:
+    """0 low, 1 medium, 2 high: how many of the two thresholds the predicted total (n,) exceeds.
+
+    Exceeds, not reaches: where half of the customers are predicted 0, or all alike, a threshold is that very number.
+    """
+    return np.searchsorted(np.array(thresholds), total, side="left").astype(np.uint8)
+
+
 def money_columns(targets: Sequence[str]) -> tuple[str, ...]:
     """What the columns of money are, in order."""
     return ("total", *targets, "other")
@@ -259,3 +267,11 @@ def load_snapshot(models_dir: Path, snapshot_id: str) -> Snapshot:
             f"Snapshot {snapshot_id} has another format or was changed after it was made: rebuild it."
         )
     return Snapshot(folder, meta)
+
+
+def snapshot_day(models_dir: Path, snapshot_id: str) -> date | None:
+    """The as_of of a snapshot; None where it is away or damaged."""
+    try:
+        return load_snapshot(models_dir, snapshot_id).as_of
+    except (NoServingModel, SnapshotMismatch):
+        return None

@@ -1,6 +1,7 @@
 """From prepared tables to a promoted bundle and snapshot.
 
-`python -m ml_pipeline.train --data DIR --models DIR [--as-of DATE] [--profile quick|full]`
+`python -m ml_pipeline.train --data DIR --models DIR [--as-of DATE] [--profile quick|full] [--algorithm NAME]
+[--n-samples N] [--promote better|always|never]`
 """
 
 import argparse
@@ -8,9 +9,7 @@ import importlib.metadata
 import json
 import logging
 import math
-import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -34,11 +33,38 @@ from ml_pipeline.backtest import (
     usual_shares,
 )
 from ml_pipeline.backtest_report import fit_seconds, report_backtest
-from ml_pipeline.bundle import BundleMetadata, ServingPair, seal_bundle, staged_folder, versions_dir
+from ml_pipeline.bundle import (
+    BundleMetadata,
+    ServingPair,
+    seal_bundle,
+    staged_folder,
+    versions_dir,
+    write_atomically,
+)
 from ml_pipeline.calibration import share_of_buyers
-from ml_pipeline.candidates import LIGHTGBM, OF_EVERY_TARGET, PURCHASE, XGBOOST, name_of
-from ml_pipeline.command import run_command, thread_count
-from ml_pipeline.engine import open_engine
+from ml_pipeline.candidates import (
+    ALGORITHMS,
+    ALL,
+    LEARNERS_OF_ALGORITHM,
+    LIGHTGBM,
+    OF_EVERY_TARGET,
+    PURCHASE,
+    XGBOOST,
+    name_of,
+)
+from ml_pipeline.command import add_engine_arguments, add_progress_argument, open_progress, run_command
+from ml_pipeline.contest import (
+    BETTER,
+    JUDGED,
+    POLICIES,
+    Incumbent,
+    Verdict,
+    find_incumbent,
+    hold_contest,
+    judge,
+    save_judged,
+)
+from ml_pipeline.engine import engine_in
 from ml_pipeline.errors import BadSampleRequest, NotEnoughHistory, PipelineError
 from ml_pipeline.guardrails import trained_ranges
 from ml_pipeline.interval_report import learn_intervals, served_probability
@@ -63,6 +89,7 @@ from ml_pipeline.prepare import Prepared, prepare_dataset
 from ml_pipeline.progress import Progress, Stage
 from ml_pipeline.promotion import CARD, promote
 from ml_pipeline.reconcile import TOP_DOWN
+from ml_pipeline.refresh import add_folder_arguments, remake_snapshot
 from ml_pipeline.sample_ceiling import SampleTruth, find_sample_truth, sample_ceiling
 from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.search import search_shape
@@ -75,6 +102,7 @@ from ml_pipeline.training_set import (
     WindowPlan,
     build_observations,
     plan_windows,
+    refuse_small_sample,
     sample_customers,
     unused_features,
     without,
@@ -82,7 +110,7 @@ from ml_pipeline.training_set import (
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parent.parent
+CONTEST = "contest.json"
 SEGMENT_QUANTILES = (0.5, 0.8)
 LIBRARIES = ("xgboost", "lightgbm", "scikit-learn", "numpy", "duckdb", "ibis-framework", "matplotlib")
 INTEGRATORS = (XGBOOST, LIGHTGBM)
@@ -90,7 +118,11 @@ INTEGRATORS = (XGBOOST, LIGHTGBM)
 
 @dataclass(frozen=True)
 class Profile:
-    """How much work a training does: days between observations, how many, judged windows, effort per fit."""
+    """How much work a training does: days between observations, how many, judged windows, effort per fit.
+
+    algorithm: whose models take part, one of ALGORITHMS. n_samples: of how many customers is learned at most; None: as
+    many as `most_observations` allow.
+    """
 
     name: str
     spacing_days: int
@@ -102,6 +134,8 @@ class Profile:
     most_observations: int
     n_trials: int
     effort: Effort
+    algorithm: str = ALL
+    n_samples: int | None = None
 
 
 def profile_of(name: str, threads: int) -> Profile:
@@ -151,6 +185,33 @@ class TrainedMember:
     last_as_of: date
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A training's bundle and snapshot, its backtest report, what became of them, and the pair that serves now, if any."""
+
+    pair: ServingPair
+    report: dict[str, Any]
+    verdict: Verdict
+    serving: ServingPair | None
+    as_of: date
+
+    def as_json(self) -> dict[str, Any]:
+        """For the program that asked. metrics: of the served total on the report windows."""
+        total = self.report["targets"][TOTAL_TARGET]["reconciled"]["all"]
+        return {
+            "bundle": self.pair.bundle_id,
+            "snapshot": self.pair.snapshot_id,
+            "promoted": self.verdict.promoted,
+            "verdict": self.verdict.name,
+            "reason": self.verdict.reason,
+            "serving": self.serving.bundle_id if self.serving else None,
+            "serving_snapshot": self.serving.snapshot_id if self.serving else None,
+            "as_of": self.as_of.isoformat(),
+            "contest": self.verdict.contest,
+            "metrics": {name: value for name, value in total.items() if name != "windows"},
+        }
+
+
 def train(
     engine: Backend,
     prepared: Prepared,
@@ -158,23 +219,33 @@ def train(
     profile: Profile,
     progress: Progress,
     truth: SampleTruth | None = None,
-) -> tuple[ServingPair, dict[str, Any]]:
-    """Backtests, fits all members on everything known, seals bundle and snapshot, promotes the pair.
+    policy: str = BETTER,
+) -> Trained:
+    """Backtests, fits all members on everything known, seals bundle and snapshot, and has them serve if they are better.
 
     truth: of the sample shop, if these are its tables; it is only compared with, after everything has been chosen.
-    Returns the pair and the backtest report. Raises NotEnoughHistory when no window fits, FeatureLeak, LabelOverlap.
+    policy: one of POLICIES. Raises NotEnoughHistory when no window fits, TooFewToLearnFrom, FeatureLeak, LabelOverlap.
     """
     targets = prepared.config.target_names
     learning = _observe(engine, prepared, profile, progress)
     plan, observations = learning.plan, learning.observations
     search = search_shape(observations, plan, profile.effort, profile.n_trials)
     profile = replace(profile, effort=replace(profile.effort, shape=search.chosen))
-    with progress.stage("backtest", count_fits(plan, targets, thorough=profile.thorough)) as stage:
-        backtest = run_backtest(observations, plan, targets, profile.effort, stage, thorough=profile.thorough)
+    n_fits = count_fits(plan, targets, thorough=profile.thorough, algorithm=profile.algorithm)
+    with progress.stage("backtest", n_fits) as stage:
+        backtest = run_backtest(
+            observations,
+            plan,
+            targets,
+            profile.effort,
+            stage,
+            thorough=profile.thorough,
+            algorithm=profile.algorithm,
+        )
         regions = find_regions(engine, prepared.purchases, prepared.stores, observations, plan.report)
         report = {**report_backtest(backtest, observations, targets, regions), "leaks": learning.leaks.as_json()}
-    with progress.stage("final models", len(_final_fits(backtest, targets))) as stage:
-        members = _fit_final(backtest, observations, targets, profile.effort, stage)
+    with progress.stage("final models", len(_final_fits(backtest, targets, profile.algorithm))) as stage:
+        members = _fit_final(backtest, observations, targets, profile.effort, stage, profile.algorithm)
     with progress.stage("bundle and snapshot", 3) as stage:
         stage.doing("bundle")
         known = {
@@ -183,6 +254,7 @@ def train(
             "unused_features": [group.as_json() for group in learning.unused],
             "rules_only": learning.plan.rules_only,
             "buyers": learning.buyers,
+            "algorithm": profile.algorithm,
             "search": search.as_json(),
         }
         beside: dict[str, Any] = {"timings": fit_seconds(backtest)}
@@ -194,10 +266,51 @@ def train(
         snapshot_id, n_customers = build_snapshot(engine, prepared, predictor, models_dir)
         stage.advance("promotion")
         pair = ServingPair(bundle_id, snapshot_id)
-        promote(models_dir, pair)
+        incumbent = find_incumbent(models_dir, prepared, profile.effort.threads)
+        verdict = _contest(models_dir, pair, prepared.as_of, incumbent, backtest, observations, policy)
+        serving = _settle(engine, prepared, models_dir, pair, incumbent, verdict)
         stage.advance()
-        stage.note(bundle=bundle_id, snapshot=snapshot_id, customers=n_customers)
-    return pair, report
+        stage.note(bundle=bundle_id, snapshot=snapshot_id, customers=n_customers, promoted=verdict.promoted)
+    log.info(verdict.reason, extra={"verdict": verdict.name, "serving": serving.bundle_id if serving else None})
+    return Trained(pair, report, verdict, serving, prepared.as_of)
+
+
+def _contest(
+    models_dir: Path,
+    pair: ServingPair,
+    as_of: date,
+    incumbent: Incumbent | None,
+    backtest: Backtest,
+    observations: Observations,
+    policy: str,
+) -> Verdict:
+    """Whether the new pair serves; what both sides scored stays beside the bundle, and is no part of it."""
+    contest = None
+    if incumbent and incumbent.predictor and incumbent.pair.bundle_id != pair.bundle_id:
+        contest = hold_contest(incumbent.predictor, models_dir, pair.bundle_id, backtest, observations)
+        beside = versions_dir(models_dir) / pair.bundle_id / CONTEST
+        write_atomically(beside, json.dumps(contest, indent=1).encode())
+    return judge(policy, pair, as_of, incumbent, contest)
+
+
+def _settle(
+    engine: Backend,
+    prepared: Prepared,
+    models_dir: Path,
+    pair: ServingPair,
+    incumbent: Incumbent | None,
+    verdict: Verdict,
+) -> ServingPair | None:
+    """Does what the verdict says; the pair that serves then."""
+    if verdict.promoted:
+        promote(models_dir, pair)
+        return pair
+    if incumbent is None:
+        return None
+    if verdict.refresh and incumbent.predictor:
+        serving, _ = remake_snapshot(engine, prepared, incumbent.predictor, models_dir, incumbent.pair)
+        return serving
+    return incumbent.pair
 
 
 @dataclass(frozen=True)
@@ -215,8 +328,9 @@ def _observe(engine: Backend, prepared: Prepared, profile: Profile, progress: Pr
     """Observations for the profile's days, of a sample of customers where there are too many, checked for leaks."""
     targets = prepared.config.target_names
     first_day, buyers = _first_day_and_buyers(engine, prepared)
+    refuse_small_sample(profile.n_samples, buyers)
     spacing = profile.spacing_days
-    if buyers * profile.most_days > profile.most_observations:
+    if min(buyers, profile.n_samples or buyers) * profile.most_days > profile.most_observations:
         spacing = max(spacing, HORIZON_DAYS)
     plan = plan_windows(
         first_day,
@@ -230,6 +344,7 @@ def _observe(engine: Backend, prepared: Prepared, profile: Profile, progress: Pr
     with progress.stage("features", 2) as stage:
         stage.doing(f"{len(plan.learning)} days")
         most = max(profile.most_observations // len(plan.learning), 1)
+        most = min(most, profile.n_samples or most)
         purchases, customers = sample_customers(
             engine, prepared.purchases, prepared.customers, most, profile.effort.seed
         )
@@ -286,7 +401,12 @@ def _compare_with_truth(
 
 
 def _fit_final(
-    backtest: Backtest, observations: Observations, targets: Sequence[str], effort: Effort, stage: Stage
+    backtest: Backtest,
+    observations: Observations,
+    targets: Sequence[str],
+    effort: Effort,
+    stage: Stage,
+    algorithm: str = ALL,
 ) -> list[TrainedMember]:
     """The documented members of every target, what else serves, and the classifier, on all observations.
 
@@ -295,7 +415,7 @@ def _fit_final(
     """
     everything = np.arange(len(observations))
     members = []
-    for target, learner, rounds in _final_fits(backtest, targets):
+    for target, learner, rounds in _final_fits(backtest, targets, algorithm):
         stage.doing(f"{target}: {learner.name}")
         try:
             member = _fit_member(learner, target, rounds, everything, observations, effort)
@@ -322,8 +442,14 @@ def _fit_member(
     return TrainedMember(name_of(learner, target), target, learner, fitted.member, fitted.rounds, last)
 
 
-def _final_fits(backtest: Backtest, targets: Sequence[str]) -> list[tuple[str, Learner, int | None]]:
-    """Target, learner and rounds of each member of the bundle to be."""
+def _final_fits(
+    backtest: Backtest, targets: Sequence[str], algorithm: str = ALL
+) -> list[tuple[str, Learner, int | None]]:
+    """Target, learner and rounds of each member of the bundle to be.
+
+    The documented ones are there in any case, and so is the plain model of an algorithm that was asked for alone.
+    """
+    documented = (*OF_EVERY_TARGET, *LEARNERS_OF_ALGORITHM.get(algorithm, ())[:1])
     fits: list[tuple[str, Learner, int | None]] = []
     if backtest.purchase.raw:
         fits.append((TOTAL_TARGET, PURCHASE, backtest.purchase.rounds))
@@ -333,7 +459,7 @@ def _final_fits(backtest: Backtest, targets: Sequence[str]) -> list[tuple[str, L
         fits += [
             (target, judged.learner, judged.rounds)
             for judged in contest.models.values()
-            if judged.raw and (judged.learner in OF_EVERY_TARGET or judged.learner in serves)
+            if judged.raw and (judged.learner in documented or judged.learner in serves)
         ]
     return fits
 
@@ -363,6 +489,7 @@ def _write_bundle(
     targets = prepared.config.target_names
     content = _metadata(prepared, profile, backtest, observations, members, known)
     with staged_folder(versions_dir(models_dir)) as staging:
+        content[JUDGED] = save_judged(staging, backtest)
         (staging / "members").mkdir()
         for trained in members:
             trained.member.save(staging / content["members"][trained.name]["file"])
@@ -410,6 +537,7 @@ def _metadata(
             "as_of_days": len(plan.learning),
             "observations": len(observations),
             "customers": len(np.unique(observations.customer_id)),
+            "n_samples": profile.n_samples,
             "seed": profile.effort.seed,
         },
         "libraries": {
@@ -491,37 +619,41 @@ def _probability(backtest: Backtest, observations: Observations, members: Sequen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that all training commands share; relative defaults are those of the repository."""
-    parser.add_argument("--data", type=Path, default=ROOT / "pymind_dataset", help="folder of the tables")
-    parser.add_argument("--models", type=Path, default=ROOT / "models", help="where bundles and snapshots go")
-    parser.add_argument("--work", type=Path, default=ROOT / "var" / "pipeline", help="reports, quarantine, spill files")
+    """The options that all training commands share."""
+    add_folder_arguments(parser)
     parser.add_argument("--truth", type=Path, help="the sample shop's truth, for the ceiling (default: DATA_truth)")
     parser.add_argument("--as-of", type=date.fromisoformat, help="train as if this day (YYYY-MM-DD) were today")
     parser.add_argument("--profile", choices=("quick", "full"), default="full")
-    parser.add_argument("--threads", type=thread_count, default=os.cpu_count() or 1)
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default=ALL, help="whose models take part (default: all)")
+    parser.add_argument("--n-samples", type=int, metavar="N", help="learn from so many customers, drawn by a seed")
+    parser.add_argument(
+        "--promote",
+        choices=POLICIES,
+        default=BETTER,
+        help="when the new bundle serves: if it beats the one that does on the same windows (default), always, never",
+    )
+    add_engine_arguments(parser)
+    add_progress_argument(parser)
 
 
-def prepare_and_train(options: argparse.Namespace, progress: Progress) -> tuple[ServingPair, dict[str, Any]]:
+def prepare_and_train(options: argparse.Namespace, progress: Progress) -> Trained:
     """Prepares the tables and trains on them, in an engine of its own."""
-    options.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.work, prefix="engine-") as engine_dir:
-        engine = open_engine(Path(engine_dir), threads=options.threads)
-        try:
-            prepared = prepare_dataset(engine, options.data, options.work, options.as_of, progress)
-            profile, truth = (
-                profile_of(options.profile, options.threads),
-                find_sample_truth(options.data, options.truth),
-            )
-            return train(engine, prepared, options.models, profile, progress, truth)
-        finally:
-            engine.disconnect()
+    profile = replace(
+        profile_of(options.profile, options.threads), algorithm=options.algorithm, n_samples=options.n_samples
+    )
+    with engine_in(options.work, options.threads, options.memory_mb) as engine:
+        prepared = prepare_dataset(engine, options.data, options.work, options.as_of, progress)
+        truth = find_sample_truth(options.data, options.truth)
+        return train(engine, prepared, options.models, profile, progress, truth, options.promote)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `python -m ml_pipeline.train`."""
     parser = argparse.ArgumentParser(prog="python -m ml_pipeline.train", description=__doc__)
     add_arguments(parser)
-    prepare_and_train(parser.parse_args(arguments), Progress())
+    options = parser.parse_args(arguments)
+    progress = open_progress(options)
+    progress.close(prepare_and_train(options, progress).as_json())
     return 0
 
 

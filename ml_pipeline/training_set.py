@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from ibis.backends.duckdb import Backend
 
-from ml_pipeline.errors import NotEnoughHistory
+from ml_pipeline.errors import NotEnoughHistory, TooFewToLearnFrom
 from ml_pipeline.features import (
     CALENDAR_FEATURES,
     TENURE_FEATURES,
@@ -34,6 +34,8 @@ MODEL_WINDOWS = 4  # models: to learn from, to calibrate on, to select on, to re
 LEAST_DAYS, MODEL_DAYS = (SHORTEST_PAST_DAYS + windows * HORIZON_DAYS for windows in (LEAST_WINDOWS, MODEL_WINDOWS))
 SHORT_DAYS = 180  # with less history, how long ago somebody came says most of all when the data began
 SEASONS_SEEN_DAYS = 540  # with less history a season cannot be told from a trend
+LEAST_SAMPLE = 100
+"""A sample of fewer customers teaches next to nothing, and no score on it means anything."""
 OLDEST_SHARE, MOST_OLDEST = 0.1, 100  # of a sample, those who came first: they alone are there on the earliest days
 
 
@@ -206,6 +208,15 @@ def sample_customers(
         ibis.util.gen_name("chosen"), ibis.memtable({"customer_id": drawn.tolist()}), temp=True
     )
     return purchases.semi_join(chosen, "customer_id"), customers.semi_join(chosen, "customer_id")
+
+
+def refuse_small_sample(n_samples: int | None, buyers: int) -> None:
+    """Raises TooFewToLearnFrom where a sample of fewer than LEAST_SAMPLE customers is asked for; None asks for none."""
+    if n_samples is not None and n_samples < LEAST_SAMPLE:
+        raise TooFewToLearnFrom(
+            f"n_samples = {n_samples}: a sample takes at least {LEAST_SAMPLE} customers; the shop has {buyers:,}. Ask for more, "
+            "or for none to learn from all."
+        )
 
 
 @dataclass(frozen=True)

@@ -62,15 +62,15 @@ def trained_shop(sample_tables: Path, tmp_path_factory: pytest.TempPathFactory) 
     engine = open_engine(folder / "engine", threads=2)
     progress = Progress(bars=False)
     prepared = prepare_dataset(engine, sample_tables, folder / "work", progress=progress)
-    pair, report = train(engine, prepared, folder / "models", SMALL, progress)
+    trained = train(engine, prepared, folder / "models", SMALL, progress)
     yield TrainedShop(
         tables=sample_tables,
         models=folder / "models",
         engine=engine,
         prepared=prepared,
-        pair=pair,
-        report=report,
-        predictor=load_predictor(folder / "models", pair.bundle_id),
-        snapshot=load_snapshot(folder / "models", pair.snapshot_id),
+        pair=trained.pair,
+        report=trained.report,
+        predictor=load_predictor(folder / "models", trained.pair.bundle_id),
+        snapshot=load_snapshot(folder / "models", trained.pair.snapshot_id),
     )
     engine.disconnect()

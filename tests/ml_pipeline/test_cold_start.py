@@ -116,7 +116,8 @@ def train_on(shop: Tables, folder: Path) -> Outcome:
         prepared = prepare_dataset(
             engine, write_tables(folder / "tables", shop), folder / "work", shop.as_of, Progress(bars=False)
         )
-        pair, report = train(engine, prepared, folder / "models", LITTLE, Progress(bars=False))
+        trained = train(engine, prepared, folder / "models", LITTLE, Progress(bars=False))
+        pair, report = trained.pair, trained.report
     finally:
         engine.disconnect()
     snapshot = load_snapshot(folder / "models", pair.snapshot_id)

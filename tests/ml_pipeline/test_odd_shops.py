@@ -69,7 +69,8 @@ def trained(tmp_path):
         engine, progress = open_engine(tmp_path / "engine", threads=1), Progress(bars=False)
         try:
             prepared = prepare_dataset(engine, tables, tmp_path / "work", END, progress)
-            pair, report = train(engine, prepared, models, profile, progress)
+            made = train(engine, prepared, models, profile, progress)
+            pair, report = made.pair, made.report
         finally:
             engine.disconnect()
         snapshot = load_snapshot(models, pair.snapshot_id)

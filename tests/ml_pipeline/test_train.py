@@ -374,7 +374,7 @@ def test_the_truth_of_the_sample_moves_no_bit_of_bundle_and_snapshot_and_stands_
     engine = open_engine(tmp_path / "engine", threads=1)
     again = prepare_dataset(engine, trained_shop.tables, tmp_path / "work", progress=Progress(bars=False))
     two_threads = replace(SMALL, effort=replace(SMALL.effort, threads=2))
-    pair, _ = train(engine, again, tmp_path / "models", two_threads, Progress(bars=False), truth)
+    pair = train(engine, again, tmp_path / "models", two_threads, Progress(bars=False), truth).pair
     engine.disconnect()
     assert pair == trained_shop.pair
     folder, heading = versions_dir(tmp_path / "models") / pair.bundle_id, "## The ceiling of the sample shop"
@@ -416,7 +416,8 @@ def train_on(prepared, models, profile=SMALL, truth=None):
 
 
 def test_on_a_shop_of_pure_noise_a_rule_serves_and_the_card_says_so(noise, tmp_path):
-    pair, report = train_on(noise, tmp_path)
+    trained = train_on(noise, tmp_path)
+    pair, report = trained.pair, trained.report
     total = report["targets"]["total"]
     assert (total["served_kind"], total["served"]) == ("rule", "mean")
     assert total["selection_advantage"] < 2 * total["selection_noise"]
@@ -442,7 +443,7 @@ def test_a_feature_that_knows_the_future_stops_the_training_before_anything_is_f
 
 
 def test_a_large_shop_is_learned_from_by_a_sample_of_whole_customers_and_serves_all(noise, tmp_path):
-    pair, _ = train_on(noise, tmp_path, replace(FAST, most_observations=700))
+    pair = train_on(noise, tmp_path, replace(FAST, most_observations=700)).pair
     content = load_metadata(tmp_path, pair.bundle_id).content
     assert content["buyers"] == 400
     assert content["trained_on"]["observations"] <= 700
