@@ -12,9 +12,11 @@ from routes.bulk_jobs import jobs_api
 from routes.bulk_prediction import bulk_api
 from routes.bulk_results import results_api
 from routes.context import EXTENSION, surround_requests
+from routes.customer_value import value_api
 from routes.docs import register_docs
 from routes.errors import register_errors, validation_answer
 from routes.health import health_api
+from routes.insights import insights_api
 from routes.messages import ErrorAnswer
 from routes.models import models_api
 from routes.prediction import prediction_api
@@ -24,7 +26,18 @@ from services.logs import configure_logging
 from worker.queue import CeleryQueue
 
 FORM_OVERHEAD_BYTES = 64 * 1024
-APIS = (health_api, prediction_api, sums_api, models_api, bulk_api, jobs_api, results_api, events_api)
+APIS = (
+    health_api,
+    prediction_api,
+    value_api,
+    sums_api,
+    insights_api,
+    models_api,
+    bulk_api,
+    jobs_api,
+    results_api,
+    events_api,
+)
 EXPOSED_HEADERS = [
     "X-Request-ID",
     "Retry-After",

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from config import Settings
 from services.bulk_job import BulkJobs
 from services.bulk_service import BulkService
+from services.customer_value import CustomerValues
 from services.dispatcher import Dispatcher
 from services.health_service import HealthService
+from services.insights import Insights
 from services.job_runner import JobRunner, Work
 from services.job_store import JobStore
 from services.job_table import CONVERT, NOTIFY, READ, SCORE, WRITE
+from services.language_model import LanguageModel
 from services.model_registry import ModelRegistry
 from services.model_service import ModelService
 from services.object_store import ObjectStore
 from services.prediction_service import PredictionService
 from services.queue import JobQueue
 from services.retention import Retention
+from services.segment_insight import SegmentInsights
 from services.step_store import StepStore
 from services.stores import open_job_tables, open_object_store
 from services.sum_service import SumService
@@ -35,6 +39,8 @@ class Services:
     settings: Settings
     predictions: PredictionService
     sums: SumService
+    values: CustomerValues
+    insights: SegmentInsights
     models: ModelService
     bulk: BulkService
     health: HealthService
@@ -54,6 +60,7 @@ def build_services(
     tables: tuple[JobStore, StepStore] | None = None,
     objects: ObjectStore | None = None,
     registry: ModelRegistry | None = None,
+    language_model: LanguageModel | None = None,
 ) -> Services:
     """The parts, wired. worker_id: whose leases these are when jobs are run here."""
     store, steps = tables or open_job_tables(settings)
@@ -63,12 +70,16 @@ def build_services(
     webhooks = Webhooks(settings, steps)
     limits = UploadLimits(settings.max_upload_bytes, settings.max_rows, settings.max_columns)
     jobs = BulkJobs(store, steps, objects, registry, dispatcher, limits, settings.rows_per_chunk)
+    insights = Insights(language_model or LanguageModel(settings))
+    bulk = BulkService(store, objects, dispatcher, registry, webhooks, limits, settings.max_jobs_per_caller)
     return Services(
         settings=settings,
         predictions=PredictionService(registry),
         sums=SumService(registry),
+        values=CustomerValues(registry, insights),
+        insights=SegmentInsights(registry, bulk, insights),
         models=ModelService(registry),
-        bulk=BulkService(store, objects, dispatcher, registry, webhooks, limits, settings.max_jobs_per_caller),
+        bulk=bulk,
         health=HealthService(steps, objects, queue, registry),
         runner=JobRunner(steps, dispatcher, worker_id, settings.lease_seconds, _work(jobs, webhooks)),
         watchdog=Watchdog(steps, queue, dispatcher, [Retention(store, objects, settings.retention_days)]),

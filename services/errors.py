@@ -46,6 +46,10 @@ class UnknownCustomer(ServiceError):
     """The model knows no customer of this id."""
 
 
+class NoCustomers(UnknownCustomer):
+    """Nobody of those who were asked for is known, so that there is nothing to say of them."""
+
+
 class MissingFile(InvalidRequest):
     """The upload has no part called file, or one without a file in it."""
 
@@ -111,6 +115,18 @@ class ChunkGivenUp(ServiceError):
 
 class JobCrashed(ServiceError):
     """The job was begun as often as is allowed and met an internal error each time."""
+
+
+class TrainingOutOfMemory(ServiceError):
+    """The command of a training, or of a reading of the tables anew, took more memory than it is given."""
+
+
+class TrainingCrashed(ServiceError):
+    """The command of a training ended before it was done, and not by a refusal of its own."""
+
+
+class NoResultFile(ServiceError):
+    """The job is of a kind that makes no file of this sort to download."""
 
 
 # ---- what stands behind
