@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -160,7 +161,7 @@ def _finite(value: Any) -> float | None:
     try:
         number = float(value)
     except OverflowError:  # an integer of more than 308 digits
-        return math.copysign(float("1e308"), value)
+        return -sys.float_info.max if value < 0 else sys.float_info.max
     return number if math.isfinite(number) else None
 
 
