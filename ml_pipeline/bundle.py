@@ -1,12 +1,13 @@
 """The bundle: boosters in their native formats and the metadata that makes them usable, immutable and named by content.
 
 `models/versions/<bundle_id>/` holds `metadata.json`, `members/`, `golden.npz`, the card and the backtest.
-`models/current.json` is the pointer: which bundle and which snapshot serve. It is replaced atomically.
+`models/current.json` is the pointer: which bundle and which snapshot serve, and which did before. It is replaced atomically.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +17,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline.errors import BundleMismatch, NoServingModel, PipelineError
+from ml_pipeline.errors import BundleMismatch, ModelError, NoServingModel, PipelineError
 from ml_pipeline.features import feature_names
 
 FORMAT = 3
 """3: what agrees how, and what was trained on; 2: what serves is a formula over members; 1 named one member or rule."""
 POINTER = "current.json"
 METADATA = "metadata.json"
+PREVIOUS_KEPT = 10
+IS_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,67 @@ class ServingPair:
 
     bundle_id: str
     snapshot_id: str
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What the pointer says: the pair that serves, the how manieth it is, and those that did before.
+
+    generation: grows with every change of the pointer; 0 for a pointer of a version that did not count them.
+    previous: at most PREVIOUS_KEPT, without `pair`; the one to fall back on first comes first.
+    """
+
+    pair: ServingPair
+    generation: int = 0
+    previous: tuple[ServingPair, ...] = ()
+
+    @property
+    def rank(self) -> tuple[int, str, str, str]:
+        """Of two pointers the one of the higher rank holds: the later generation; of two that are of one generation, made on
+        two hosts at once, the later as_of (with which the ids of snapshots begin), then the ids, so that all hosts agree."""
+        return self.generation, self.pair.snapshot_id[:8], self.pair.bundle_id, self.pair.snapshot_id
+
+    def after(self, pair: ServingPair) -> "Serving":
+        """What the pointer says after `pair` was promoted: the pair that served until then is the first to fall back on."""
+        return self._next(pair, (self.pair, *self.previous))
+
+    def rolled_back(self, pair: ServingPair) -> "Serving":
+        """What the pointer says after it went back to `pair`: what is left goes further back, those that were left last come last."""
+        order = [self.pair, *self.previous]
+        at = order.index(pair) if pair in order else 0
+        return self._next(pair, (*order[at + 1 :], *order[1:at], *order[:1]))
+
+    def _next(self, pair: ServingPair, others: Sequence[ServingPair]) -> "Serving":
+        kept = tuple(dict.fromkeys(other for other in others if other != pair))
+        return Serving(pair, self.generation + 1, kept[:PREVIOUS_KEPT])
+
+    def as_json(self) -> bytes:
+        """The content of the pointer file."""
+        previous = [_pair_as_json(pair) for pair in self.previous]
+        return json.dumps(
+            {**_pair_as_json(self.pair), "generation": self.generation, "previous": previous}, indent=1
+        ).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "Serving":
+        """Reads `as_json`, and pointers of a bundle and a snapshot alone. Raises ValueError, KeyError or TypeError."""
+        pointer = json.loads(content)
+        pair = _pair_from_json(pointer)
+        generation, previous = pointer.get("generation", 0), pointer.get("previous", [])
+        if type(generation) is not int or generation < 0 or not isinstance(previous, list):
+            raise TypeError("generation and previous are a number and a list")
+        return cls(pair, generation, tuple(_pair_from_json(each) for each in previous))
+
+
+def _pair_as_json(pair: ServingPair) -> dict[str, str]:
+    return {"bundle": pair.bundle_id, "snapshot": pair.snapshot_id}
+
+
+def _pair_from_json(content: Mapping[str, Any]) -> ServingPair:
+    pair = ServingPair(content["bundle"], content["snapshot"])
+    if not all(isinstance(name, str) and IS_NAME.fullmatch(name) for name in (pair.bundle_id, pair.snapshot_id)):
+        raise TypeError("an id is no name of a folder")
+    return pair
 
 
 @dataclass(frozen=True)
@@ -67,17 +131,18 @@ def versions_dir(models_dir: Path) -> Path:
 
 
 def read_pointer(models_dir: Path) -> ServingPair:
-    """Which pair serves.
+    """Which pair serves. Raises as `read_serving` does."""
+    return read_serving(models_dir).pair
+
+
+def read_serving(models_dir: Path) -> Serving:
+    """All that the pointer says.
 
     Raises NoServingModel when none has been promoted yet, BundleMismatch when the pointer is damaged.
     """
     path = models_dir / POINTER
     try:
-        pointer = json.loads(path.read_text("utf-8"))
-        pair = ServingPair(pointer["bundle"], pointer["snapshot"])
-        if not (isinstance(pair.bundle_id, str) and isinstance(pair.snapshot_id, str)):
-            raise TypeError("an id is no text")
-        return pair
+        return Serving.from_json(path.read_bytes())
     except FileNotFoundError:
         raise NoServingModel(
             f"There is no {POINTER} in {models_dir}: no model has been trained and promoted there. "
@@ -90,11 +155,23 @@ def read_pointer(models_dir: Path) -> ServingPair:
         ) from None
 
 
-def write_pointer(models_dir: Path, pair: ServingPair) -> None:
-    """Makes the pair serve, atomically: readers see the old pointer or the new one."""
-    write_atomically(
-        models_dir / POINTER, json.dumps({"bundle": pair.bundle_id, "snapshot": pair.snapshot_id}, indent=1).encode()
-    )
+def write_pointer(models_dir: Path, pair: ServingPair) -> Serving:
+    """Makes the pair serve, atomically: readers see the old pointer or the new one. What it says now comes back.
+
+    The generation is one more than that of the pointer before, whose pair becomes the newest of the previous ones; a
+    damaged pointer is replaced as if there were none. Whoever may not be alone takes turns (turns.py).
+    """
+    try:
+        serving = read_serving(models_dir).after(pair)
+    except ModelError:
+        serving = Serving(pair, 1)
+    write_serving(models_dir, serving)
+    return serving
+
+
+def write_serving(models_dir: Path, serving: Serving) -> None:
+    """Replaces the pointer as a whole, atomically."""
+    write_atomically(models_dir / POINTER, serving.as_json())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

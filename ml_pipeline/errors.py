@@ -72,6 +72,14 @@ class OlderTables(DataError):
     """The tables end before those that serve."""
 
 
+class UnknownVersion(ModelError):
+    """There is no bundle of this name, or none with a snapshot of its own."""
+
+
+class NothingToRollBackTo(ModelError):
+    """No earlier bundle is left that could serve."""
+
+
 class BadSampleRequest(DataError):
     """Sample tables of this size or in this place cannot be made."""
 

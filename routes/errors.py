@@ -54,6 +54,9 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     pipeline.CustomerListError: HTTPStatus.BAD_REQUEST,
     pipeline.SummaryModelError: HTTPStatus.BAD_REQUEST,
     pipeline.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
+    pipeline.UnknownVersion: HTTPStatus.NOT_FOUND,
+    pipeline.NothingToRollBackTo: HTTPStatus.CONFLICT,
+    services.VersionUnusable: HTTPStatus.CONFLICT,
     pipeline.DataError: HTTPStatus.CONFLICT,
     pipeline.LabelOverlap: HTTPStatus.INTERNAL_SERVER_ERROR,
     pipeline.FeatureLeak: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -62,8 +65,10 @@ STATUS: dict[type[Exception], HTTPStatus] = {
 
 IN_WORDS = {
     "model_type": "a JSON object is needed here",
+    "dict_type": "a JSON object is needed here",
     "list_type": "a JSON list is needed here",
     "bool_parsing": "true or false is needed here",
+    "int_parsing": "a whole number is needed here",
 }
 RETRY_SECONDS = {
     services.JobNotFinished: 2,

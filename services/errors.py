@@ -26,10 +26,6 @@ class MalformedJson(InvalidRequest):
     """The body is not JSON."""
 
 
-class NotOffered(InvalidRequest):
-    """The request is understood, but this version does not answer it."""
-
-
 class ModelTypeAbsent(InvalidRequest):
     """The serving bundle has no model of the type that was asked for, or none for the horizon."""
 
@@ -127,6 +123,13 @@ class TrainingCrashed(ServiceError):
 
 class NoResultFile(ServiceError):
     """The job is of a kind that makes no file of this sort to download."""
+
+
+# ---- models
+
+
+class VersionUnusable(ServiceError):
+    """A bundle that was to serve cannot, with this code and its files as they are."""
 
 
 # ---- what stands behind
