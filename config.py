@@ -15,7 +15,9 @@ VERSION = "0.1.0"
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENTS = ("production", "development", "testing")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-PLACEHOLDER = re.compile(r"^(your[_\-\s].*|<.*>|change[_\-]?me.*|replace[_\-]?me.*|x{3,}|todo)$", re.IGNORECASE)
+PLACEHOLDER = re.compile(
+    r"^(your[_\-\s].*|<.*>|change[_\-]?me.*|replace[_\-]?me.*|x{3,}|todo|.*\.\.\.)$", re.IGNORECASE
+)
 CREDENTIALS = ("SUPABASE_URL", "SUPABASE_KEY")
 """Variables that people copy from guides of this kind with their placeholder; refused as such wherever they are set."""
 
@@ -207,7 +209,11 @@ def _contradictions(settings: Settings) -> list[str]:
     unreadable = [
         f"{name} cannot be read as a URL. Write scheme://user:password@host:port/name; in a password / is %2F, @ is %40, "
         ": is %3A, # is %23 and [ is %5B."
-        for name, url in (("REDIS_URL", settings.redis_url), ("DATABASE_URL", settings.database_url))
+        for name, url in (
+            ("REDIS_URL", settings.redis_url),
+            ("DATABASE_URL", settings.database_url),
+            ("LLM_BASE_URL", settings.llm_base_url),
+        )
         if not _is_readable(url)
     ]
     if unreadable:
@@ -242,6 +248,28 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(
             f"WATCHDOG_SECONDS ({settings.watchdog_seconds:g}) is longer than LEASE_SECONDS ({settings.lease_seconds:g}); "
             "a lost job would wait for nothing. Make it shorter."
+        )
+    return problems + _contradictions_of_language_model(settings)
+
+
+def _contradictions_of_language_model(settings: Settings) -> list[str]:
+    if not settings.llm_base_url:
+        if not settings.llm_api_key:
+            return []
+        return [
+            "LLM_API_KEY is set without LLM_BASE_URL: name the endpoint that it is for; Groq's key is GROQ_API_KEY."
+        ]
+    problems = []
+    parts = urlsplit(settings.llm_base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        problems.append(
+            "LLM_BASE_URL must be http:// or https://, a host and a path, without a user name, ? or #; for example "
+            "http://127.0.0.1:11434/v1. The key is LLM_API_KEY."
+        )
+    if not settings.llm_model:
+        problems.append(
+            "LLM_BASE_URL is set without LLM_MODEL: endpoints want to be told which of their models is asked, for example "
+            "LLM_MODEL=llama3.2."
         )
     return problems
 

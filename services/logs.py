@@ -67,5 +67,6 @@ def configure_logging(level: str) -> None:
     root.handlers[:] = [json_handler()]
     root.setLevel(level)
     logging.captureWarnings(True)
-    for noisy in ("alembic", "werkzeug", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace"):
+    chatty = ("openai", "httpx2", "httpcore2")  # at DEBUG they write what is asked and answered
+    for noisy in ("alembic", "werkzeug", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace", *chatty):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -28,10 +28,11 @@ def test_an_empty_value_counts_as_not_set():
 
 
 @pytest.mark.parametrize(
-    "value", ["your_supabase_url", "your-key-here", "changeme", "change_me", "<your key>", "YOUR_KEY"]
+    "value", ["your_supabase_url", "your-key-here", "changeme", "change_me", "<your key>", "YOUR_KEY", "gsk_..."]
 )
-def test_a_placeholder_is_refused_by_the_name_of_its_variable(value):
-    assert "SUPABASE_URL still is the placeholder" in problems_of(SUPABASE_URL=value)
+@pytest.mark.parametrize("name", ["SUPABASE_URL", "GROQ_API_KEY", "LLM_API_KEY", "LLM_BASE_URL"])
+def test_a_placeholder_is_refused_by_the_name_of_its_variable(name, value):
+    assert f"{name} still is the placeholder" in problems_of(**{name: value})
 
 
 def test_everything_that_is_wrong_is_said_at_once():
@@ -55,6 +56,12 @@ def test_everything_that_is_wrong_is_said_at_once():
         ({"REDIS_URL": "redis://cache.example.com:6379/0"}, "SINGLE_HOST"),
         ({"LEASE_SECONDS": "2", "WATCHDOG_SECONDS": "5"}, "WATCHDOG_SECONDS"),
         ({"VAR_DIR": __file__}, "must be a folder"),
+        ({"LLM_BASE_URL": "127.0.0.1:11434/v1", "LLM_MODEL": "llama3.2"}, "LLM_BASE_URL must be http://"),
+        ({"LLM_BASE_URL": "ftp://127.0.0.1/v1", "LLM_MODEL": "llama3.2"}, "LLM_BASE_URL must be http://"),
+        ({"LLM_BASE_URL": "http://me:hunter2@127.0.0.1/v1", "LLM_MODEL": "llama3.2"}, "The key is LLM_API_KEY"),
+        ({"LLM_BASE_URL": "http://127.0.0.1:99999/v1", "LLM_MODEL": "llama3.2"}, "LLM_BASE_URL cannot be read"),
+        ({"LLM_BASE_URL": "http://127.0.0.1:11434/v1"}, "without LLM_MODEL"),
+        ({"LLM_API_KEY": "a-long-random-text"}, "without LLM_BASE_URL"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_with_the_rule(environ, said):
