@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from ml_pipeline.errors import BadSampleRequest, PipelineError, TablesExist
+from ml_pipeline.command import add_progress_argument, open_progress, run_command
+from ml_pipeline.errors import BadSampleRequest, TablesExist
 from ml_pipeline.progress import Progress
 from ml_pipeline.sample_flaws import FlawCounts, spoil_ledger
 from ml_pipeline.sample_model import (
@@ -54,6 +55,8 @@ from ml_pipeline.sample_rows import (
 )
 
 DEFAULT_SEED = 20_240_101
+MOST_CUSTOMERS = 10_000_000
+"""A thousand customers make about 120 kB of tables a month; many more of them fill a disk by mistake."""
 TRUTH_FILES = ("oracle.parquet", "latents.parquet", "catalogue.parquet", "parameters.json", "flaws.json")
 _TABLE_ENDINGS = (".csv", ".csv.gz", ".parquet")
 _LEDGER_FLAWS = 13
@@ -93,8 +96,8 @@ def write_sample_tables(
     Raises TablesExist where tables or a truth are already, BadSampleRequest.
     """
     truth_dir = truth_dir or default_truth_dir(tables_dir)
-    if n_customers < 1:
-        raise BadSampleRequest(f"{n_customers} customers: a shop needs at least 1.")
+    if not 1 <= n_customers <= MOST_CUSTOMERS:
+        raise BadSampleRequest(f"{n_customers} customers: a sample shop has 1 to {MOST_CUSTOMERS:,}.")
     shop = build_shop(parameters or SampleParameters(), seed, n_products, n_stores, months)
     _refuse_bad_places(tables_dir, truth_dir)
     sizes = {"n_customers": n_customers, "n_products": n_products, "n_stores": n_stores, "months": months}
@@ -363,17 +366,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ml_pipeline.sample_data", description=__doc__)
     parser.add_argument("--into", type=Path, metavar="DIR", help="folder for the seven tables")
     parser.add_argument("--truth", type=Path, metavar="DIR", help="folder for the truth (default: DIR_truth)")
-    parser.add_argument("--customers", type=int, default=7500)
+    parser.add_argument("--customers", type=int, default=7500, help=f"1 to {MOST_CUSTOMERS:,} (default: 7500)")
     parser.add_argument("--products", type=int, default=300)
     parser.add_argument("--stores", type=int, default=5)
     parser.add_argument("--months", type=int, default=24)
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--parameters", action="store_true", help="only show the parameters as a Markdown table")
+    add_progress_argument(parser)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 when the tables are written, 2 when the request was refused."""
+    """The command; 0 when the tables are written. Raises what `write_sample_tables` raises."""
     parser = _parser()
     asked = parser.parse_args(arguments)
     if asked.parameters:
@@ -381,27 +385,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if asked.into is None:
         parser.error("--into DIR is needed: the folder for the tables")
-    try:
-        summary = write_sample_tables(
-            asked.into,
-            asked.truth,
-            n_customers=asked.customers,
-            n_products=asked.products,
-            n_stores=asked.stores,
-            months=asked.months,
-            seed=asked.seed,
-            progress=Progress(),
-        )
-    except PipelineError as refusal:
-        sys.stderr.write(f"{refusal}\n")
-        return 2
-    sys.stdout.write(
-        f"{summary.rows['customer_details']:,} customer rows, {summary.rows['store_sales_header']:,} headers and "
-        f"{summary.rows['store_sales_line_items']:,} lines from {summary.first_day} to {summary.last_day} in "
-        f"{summary.tables_dir}; the truth is in {summary.truth_dir}\n"
+    progress = open_progress(asked)
+    summary = write_sample_tables(
+        asked.into,
+        asked.truth,
+        n_customers=asked.customers,
+        n_products=asked.products,
+        n_stores=asked.stores,
+        months=asked.months,
+        seed=asked.seed,
+        progress=progress,
     )
+    files = sorted(path.name for path in asked.into.glob("*.csv"))
+    progress.close({"customers": asked.customers, "files": files, "rows": summary.rows})
+    if not progress.is_lines:
+        sys.stdout.write(
+            f"{summary.rows['customer_details']:,} customer rows, {summary.rows['store_sales_header']:,} headers and "
+            f"{summary.rows['store_sales_line_items']:,} lines from {summary.first_day} to {summary.last_day} in "
+            f"{summary.tables_dir}; the truth is in {summary.truth_dir}\n"
+        )
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

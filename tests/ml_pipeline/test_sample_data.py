@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from ml_pipeline.command import run_command
 from ml_pipeline.errors import BadSampleRequest, TablesExist
 from ml_pipeline.sample_data import (
     TRUTH_FILES,
@@ -488,10 +489,33 @@ def test_the_documented_parameters_are_those_of_the_code() -> None:
 
 def test_the_command_writes_and_refuses_a_second_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     request = ["--into", str(tmp_path / "t"), "--truth", str(tmp_path / "u"), "--customers", "20", "--months", "2"]
-    assert main(request) == 0
+    assert run_command(main, request) == 0
     written = _files(tmp_path / "t")
     assert re.search(r"headers and .* lines from 2025-11-01 to 2025-12-31", capsys.readouterr().out)
     assert set(_files(tmp_path / "u")) == set(TRUTH_FILES)
-    assert main(request) == 2
+    assert run_command(main, request) == 2
     assert "already holds tables" in capsys.readouterr().err
     assert _files(tmp_path / "t") == written
+
+
+def test_the_command_tells_the_program_that_started_it_what_it_does_and_what_came_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = ["--into", str(tmp_path / "t"), "--truth", str(tmp_path / "u"), "--customers", "20", "--months", "2"]
+    assert run_command(main, [*request, "--progress", "json"]) == 0
+    *phases, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["phase"] for line in phases} == {"sample tables"}
+    assert (phases[-1]["done"], phases[-1]["of"]) == (2, 2)
+    assert (last["outcome"]["customers"], len(last["outcome"]["files"])) == (20, 7)
+    assert set(last["outcome"]["rows"]) == {name.removesuffix(".csv") for name in last["outcome"]["files"]}
+
+
+@pytest.mark.parametrize("customers", ["0", "10000001"])
+def test_a_shop_of_nobody_or_of_more_than_fit_a_disk_is_refused_and_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], customers: str
+) -> None:
+    request = ["--into", str(tmp_path / "t"), "--customers", customers, "--progress=json"]
+    assert run_command(main, request) == 2
+    refusal = json.loads(capsys.readouterr().out)["error"]
+    assert (refusal["name"], "1 to 10,000,000" in refusal["message"]) == ("BadSampleRequest", True)
+    assert not (tmp_path / "t").exists()
