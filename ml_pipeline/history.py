@@ -1,6 +1,6 @@
 """One customer's raw history as the purchases that features are built on, and its features within milliseconds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import NotRequired, TypedDict
@@ -72,9 +72,21 @@ def purchases_from_history(customer_id: str, transactions: Sequence[RawTransacti
     quantity is 0 are absent. Which lines were cancelled is left open here (cancelled_on is null throughout):
     `HistoryFeatures` finds it among all lines of the history. Raises BadHistory with the position (from 1) of the first impossible line.
     """
+    return purchases_from_histories([(customer_id, transactions)], config)
+
+
+def purchases_from_histories(
+    histories: Iterable[tuple[str, Sequence[RawTransaction]]], config: DatasetConfig
+) -> pa.Table:
+    """`purchases_from_history` of many (customer id, lines), one behind the other; a position counts within its history."""
     targets = config.target_of_category
-    rows = [_purchase(customer_id, number, line, config, targets) for number, line in enumerate(transactions, start=1)]
-    return pa.Table.from_pylist([row for row in rows if row is not None], schema=PURCHASES_SCHEMA)
+    rows = [
+        row
+        for customer_id, transactions in histories
+        for number, line in enumerate(transactions, start=1)
+        if (row := _purchase(customer_id, number, line, config, targets)) is not None
+    ]
+    return pa.Table.from_pylist(rows, schema=PURCHASES_SCHEMA)
 
 
 def _purchase(

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from flask import Response, current_app
-from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 Money = dict[str, float]
 CustomerId = Annotated[
@@ -105,55 +105,7 @@ class Ready(Message):
     message: str | None = None
 
 
-# ---- prediction
-
-
-class PredictRequest(Message):
-    """A customer whose purchases were in the tables."""
-
-    model_config = ConfigDict(
-        extra="allow",
-        protected_namespaces=(),
-        json_schema_extra={"required": ["customer_id"]},
-        openapi_extra={"example": {"customer_id": "12345"}},  # type: ignore[typeddict-unknown-key]
-    )
-    customer_id: CustomerId = Field(default_factory=lambda: None)  # its absence is named by the service
-
-
-class PredictQuery(Message):
-    explain: bool = Field(
-        False, description="Adds `explanation`: the reasons in money, and `raw`: each money booster's own number."
-    )
-
-
-class BatchQuery(Message):
-    explain: bool = Field(
-        False, description="As for /predict, for at most 1,000 entries; more are answered with 413, RequestTooLarge."
-    )
-
-
-class BatchRequest(RootModel[list[Any]]):
-    """Ids, or objects as for /predict, in any mixture."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "items": {
-                "anyOf": [
-                    {"type": "string"},
-                    {"type": "number"},
-                    {"type": "object", "properties": {"customer_id": {}}, "required": ["customer_id"]},
-                ]
-            }
-        },
-        openapi_extra={"example": ["12345", {"customer_id": "67890"}]},  # type: ignore[typeddict-unknown-key]
-    )
-
-
-class ModelInfoShort(Message):
-    trained_on: str = Field(
-        description="The day it was trained as of: nothing on or after it was seen.", examples=["2026-01-01"]
-    )
-    num_features: int
+# ---- what several answers have
 
 
 class Interval(Message):
@@ -161,130 +113,9 @@ class Interval(Message):
     upper: float
 
 
-class OutsideFeature(Message):
-    feature: str
-    value: float | None = Field(description="null where it is missing, which it never was in training.")
-    trained: list[float] = Field(description="The lowest and the highest value that was trained on.", min_length=2)
-
-
 class IgnoredInput(Message):
     field: str
     reason: str
-
-
-class Reason(Message):
-    theme: str = Field(
-        description="Related facts told as one. `everything else` comes last and sums what has no reason of its own."
-    )
-    words: str = Field(description="The fact of the theme that moved the prediction most.")
-    amount: float = Field(description="How far the theme moved the prediction up or down, in money.")
-    features: list[str] = Field(description="The features that the theme sums, the strongest first.")
-
-
-class Contribution(Message):
-    feature: str
-    value: float | None = Field(description="The customer's; null where it is unknown.")
-    amount: float = Field(description="How far it moved the prediction, in money; each rounded on its own.")
-
-
-class Account(Message):
-    """baseline + the amounts of all reasons + adjustment = prediction, to the cent."""
-
-    baseline: float = Field(
-        description="Where every customer starts; of one who has not bought yet, what is predicted."
-    )
-    reasons: list[Reason] = Field(
-        description="The strongest first: five, more where five would leave over a fifth unexplained; only amounts other than 0. "
-        "Of one who has not bought yet a single one, of 0."
-    )
-    adjustment: float = Field(description="What belongs to no single feature.")
-    prediction: float = Field(description="As in `predicted_30d_spend`.")
-    contributions: list[Contribution] = Field(
-        description="Every feature that moved the prediction by a cent or more, the strongest first."
-    )
-
-
-EXPLAINED: dict[str, Any] = {
-    "baseline": 850.0,
-    "reasons": [
-        {
-            "theme": "recent buying",
-            "words": "bought twice in the last 30 days",
-            "amount": 1240.0,
-            "features": ["transaction_count_30d", "total_spend_30d"],
-        },
-        {
-            "theme": "everything else",
-            "words": "what is left of smaller reasons",
-            "amount": -12.5,
-            "features": ["return_rate"],
-        },
-    ],
-    "adjustment": 0.0,
-    "prediction": 2077.5,
-    "contributions": [
-        {"feature": "transaction_count_30d", "value": 2.0, "amount": 900.0},
-        {"feature": "total_spend_30d", "value": 3410.0, "amount": 340.0},
-        {"feature": "return_rate", "value": 0.05, "amount": -12.5},
-    ],
-}
-
-
-class Explanation(Account):
-    """Of the total; `by_target` has the same for each target and other. It explains the model, not causes."""
-
-    model_config = ConfigDict(
-        protected_namespaces=(),
-        json_schema_extra={"example": {"currency": "INR", **EXPLAINED, "by_target": {"other": EXPLAINED}}},
-    )
-    currency: str
-    by_target: dict[str, Account]
-
-
-class PredictionAnswer(Message):
-    customer_id: str
-    predicted_30d_spend: Money = Field(
-        description="total, each target and other; the parts add up to the total to the cent.",
-        examples=[{"total": 120.5, "electronics": 40.0, "grocery": 70.5, "sports": 0.0, "other": 10.0}],
-    )
-    currency: str
-    model_version: str
-    model_info: ModelInfoShort
-    as_of: str = Field(description="The first of the days that are predicted.")
-    horizon_days: int
-    purchase_probability_30d: float
-    intervals: dict[str, Interval]
-    segment: str
-    cold_start: bool = Field(description="True where fewer than two purchases are known.")
-    cold_start_reason: Literal["never_bought", "one_purchase"] | None = None
-    extrapolated: bool = Field(
-        description="True where an input lies outside of what was trained on, or a prediction was cut at its cap."
-    )
-    extrapolated_features: list[OutsideFeature] | None = Field(
-        None, description="Where extrapolated: the inputs farthest outside; empty where only the cap was reached."
-    )
-    raw: dict[str, float | None] | None = Field(None, description="With ?explain=true; null where there is no number.")
-    explanation: Explanation | None = Field(None, description="With ?explain=true.")
-    ignored_inputs: list[IgnoredInput] | None = None
-
-
-class BatchRow(Message):
-    """A prediction as /predict gives it, with ?explain=true its `explanation` too, or `error` and `message` in its place."""
-
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-    customer_id: str | None = None
-    error: str | None = None
-    message: str | None = None
-
-
-class BatchAnswer(Message):
-    predictions: list[BatchRow]
-    model_type: str
-    model_version: str
-    total_predictions: int = Field(description="How many entries there are, failed ones included.")
-    successful: int
-    failed: int
-    timestamp: str
 
 
 # ---- sums over customers

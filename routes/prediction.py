@@ -4,16 +4,14 @@ from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 
 from routes.context import services
-from routes.messages import (
-    EVERYWHERE,
+from routes.messages import EVERYWHERE, ErrorAnswer, answer
+from routes.prediction_messages import (
     BatchAnswer,
     BatchQuery,
     BatchRequest,
-    ErrorAnswer,
-    PredictionAnswer,
+    PredictAnswer,
     PredictQuery,
     PredictRequest,
-    answer,
 )
 
 prediction_api = APIBlueprint(
@@ -25,14 +23,18 @@ prediction_api = APIBlueprint(
 
 
 @prediction_api.post(
-    "/predict", summary="One customer's next 30 days", responses={200: PredictionAnswer, 404: ErrorAnswer}
+    "/predict", summary="One customer's next 30 days", responses={200: PredictAnswer, 404: ErrorAnswer}
 )
 def predict(body: PredictRequest, query: PredictQuery) -> Response:
-    """What a known customer will spend in the 30 days from `as_of` on, in total and per category; with `explain`, why."""
-    return answer(PredictionAnswer, services().predictions.predict(body.as_sent(), query.explain))
+    """What a customer will spend in the 30 days from `as_of` on. Describe him or her in one of three ways:
+
+    by `customer_id`, where the purchases were in the tables; by `transactions`, all that was bought; or by a summary, any of
+    its numbers. Transactions win over an id, and so does a summary; transactions and a summary together are refused.
+    """
+    return answer(PredictAnswer, services().predictions.predict(body.root, query.explain, query.options))
 
 
 @prediction_api.post("/predict/batch", summary="Many customers at once", responses={200: BatchAnswer})
 def predict_batch(body: BatchRequest, query: BatchQuery) -> Response:
-    """One entry per id in the order of the request; an id that is not known has an error in its place."""
-    return answer(BatchAnswer, services().predictions.predict_batch(body.root, query.explain))
+    """One answer per entry in the order of the request; one that cannot be answered has an error in its place."""
+    return answer(BatchAnswer, services().predictions.predict_batch(body.root, query.explain, query.options))

@@ -1,72 +1,72 @@
-"""Predictions for known customers: read from the snapshot, one or many at once."""
+"""Predictions for one customer or many, whichever way they are described: by an id, a summary or a raw history."""
 
 import datetime as dt
-import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH, canonical_id
-from services.errors import InvalidRequest, NotOffered, RequestTooLarge, ServiceError, UnknownCustomer
-from services.explanation import explanations
+from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH
+from services.errors import InvalidRequest, RequestTooLarge, ServiceError, UnknownCustomer
+from services.history_answers import history_answers
+from services.history_requests import OPTIONS, is_history
 from services.model_registry import Model, ModelRegistry
+from services.prediction_answers import stored_answers
+from services.requested_ids import is_text_or_number, read_id
+from services.summary_answers import BEST, DEFAULT_OPTIONS, SummaryOptions, summary_answers
+from services.summary_fields import UNUSED_FIELDS
+from services.summary_requests import SUMMARY_FIELDS, is_summary
 
 BATCH_LIMIT = 10_000
 EXPLAINED_BATCH_LIMIT = 1_000
-SUMMARY_FIELDS = (
-    "recency",
-    "frequency",
-    "monetary_value",
-    "tenure",
-    "avg_order_value",
-    "days_between_purchases",
-    "total_orders",
-)
-"""Any of these in a request means that the caller describes a customer instead of naming one."""
-USED_FIELDS = ("customer_id",)
+USED_FIELDS = ("customer_id", "transactions")  # transactions: null is as good as absent
+WHY_IGNORED = "A known customer's prediction comes from the stored purchases alone."
+NOT_STORED = "A known customer is predicted as of the served day. Send his transactions to predict him as of another."
+Answer = dict[str, Any] | ServiceError
+AnswerAll = Callable[[Model, Sequence[Mapping[str, Any]], bool, SummaryOptions], list[Answer]]
 
 
 class PredictionService:
-    """Answers by customer id."""
+    """Answers requests in any of the three ways, each batch from one model."""
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
 
-    def predict(self, request: Mapping[str, Any], explain: bool = False) -> dict[str, Any]:
-        """The answer to one request, by the names that the API documents; explain adds `raw` and `explanation`.
+    def predict(
+        self, request: Mapping[str, Any], explain: bool = False, options: SummaryOptions = DEFAULT_OPTIONS
+    ) -> dict[str, Any]:
+        """The answer to one request, by the names that the API documents.
 
-        Raises InvalidRequest, NotOffered, UnknownCustomer, and what the registry raises.
+        explain adds `raw` and `explanation` where purchases are known; options are for summaries. Raises
+        InvalidRequest, RequestTooLarge, UnknownCustomer, and what the registry raises.
         """
-        customer_id = requested_id(request)
-        model = self._registry.serving()
-        position = int(model.snapshot.positions([customer_id])[0]) if _is_searchable(customer_id) else -1
-        if position < 0:
-            raise _unknown(customer_id, model)
-        return _with_ignored(_answers(model, [position], explain)[0], request)
+        (answer,) = _answers(self._registry.serving(), [request], explain, options)
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
 
-    def predict_batch(self, requests: Sequence[Any], explain: bool = False) -> dict[str, Any]:
+    def predict_batch(
+        self, requests: Sequence[Any], explain: bool = False, options: SummaryOptions = DEFAULT_OPTIONS
+    ) -> dict[str, Any]:
         """The answers in the order of the requests; one that cannot be answered has `error` and `message` in its place.
 
         Each request is an id or an object. Raises RequestTooLarge, and what the registry raises.
         """
         _check_size(len(requests), explain)
         model = self._registry.serving()
-        asked = [_as_request(request) for request in requests]
-        found = [_id_or_error(request) for request in asked]
-        ids = [one if isinstance(one, str) and _is_searchable(one) else "" for one in found]
-        positions = [int(position) for position in model.snapshot.positions(ids)]
-        known = [position for position in positions if position >= 0]
-        answers = iter(_answers(model, known, explain))
+        asked = [entry if isinstance(entry, Mapping) else {"customer_id": entry} for entry in requests]
+        answers = _answers(model, asked, explain, options)
         rows = [
-            _with_ignored(next(answers), request) if position >= 0 else _row_error(request, one, model)
-            for request, one, position in zip(asked, found, positions, strict=True)
+            _row_error(request, answer) if isinstance(answer, ServiceError) else answer
+            for request, answer in zip(asked, answers, strict=True)
         ]
+        failed = sum(isinstance(answer, ServiceError) for answer in answers)
         return {
             "predictions": rows,
-            "model_type": model.bundle.content["serving"]["total"].get("name", "best"),
+            "model_type": model.bundle.content["serving"]["total"].get("name", BEST),
             "model_version": model.version,
             "total_predictions": len(rows),
-            "successful": len(known),
-            "failed": len(rows) - len(known),
+            "successful": len(rows) - failed,
+            "failed": failed,
             "timestamp": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
 
@@ -85,143 +85,112 @@ def _check_size(entries: int, explain: bool) -> None:
         )
 
 
-def requested_id(request: Mapping[str, Any]) -> str:
-    """The customer id of a request, as it is looked up. Raises InvalidRequest or NotOffered."""
-    summary = [name for name in SUMMARY_FIELDS if name in request]
-    if "transactions" in request and summary:
-        raise InvalidRequest(
-            f"transactions and {', '.join(summary)} were sent together; they are two ways to describe a customer. Send one."
-        )
-    described = ["transactions"] if "transactions" in request else summary
-    if described:
-        raise NotOffered(
-            f"The request describes a customer by {', '.join(described)}; this version answers by customer_id only. "
-            'Send {"customer_id": "12345"} of a customer whose purchases were in the training tables.'
-        )
-    return _id_of(request.get("customer_id"))
+def _answers(
+    model: Model, requests: Sequence[Mapping[str, Any]], explain: bool, options: SummaryOptions
+) -> list[Answer]:
+    """One answer or error per request, in order; the requests of one way are answered together."""
+    by_way: dict[AnswerAll, list[int]] = defaultdict(list)
+    for place, request in enumerate(requests):
+        by_way[_way_of(request)].append(place)
+    answers: dict[int, Answer] = {}
+    for answer_all, places in by_way.items():
+        some = [requests[place] for place in places]
+        answers.update(zip(places, answer_all(model, some, explain, options), strict=True))
+    return [answers[place] for place in range(len(requests))]
 
 
-def _id_of(value: Any) -> str:
-    if value is None:
-        raise InvalidRequest('customer_id is missing. Send {"customer_id": "12345"}.')
-    if not _is_text_or_number(value):
-        raise InvalidRequest(f"customer_id is {_json_type(value)}; it must be a text or a number.")
-    customer_id = canonical_id(value)
-    if not customer_id:
-        raise InvalidRequest('customer_id is empty. Send {"customer_id": "12345"}.')
-    return customer_id
+def _way_of(request: Mapping[str, Any]) -> AnswerAll:
+    """Transactions if there are any, else any field of a summary, else the id."""
+    if is_history(request):
+        return _contradictions if is_summary(request) else _of_histories
+    return _of_summaries if is_summary(request) else _of_ids
 
 
-def _is_text_or_number(value: Any) -> bool:
-    """A bool, which Python counts among the numbers, is none; nor is what JSON's 1e999 becomes."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
+def _contradictions(
+    _model: Model, requests: Sequence[Mapping[str, Any]], _explain: bool, _options: SummaryOptions
+) -> list[Answer]:
+    return [_contradiction([name for name in SUMMARY_FIELDS if name in request]) for request in requests]
 
 
-def _json_type(value: Any) -> str:
-    if isinstance(value, float):
-        return "not a finite number"
-    if isinstance(value, bool):
-        return "a boolean"
-    return "a list" if isinstance(value, list) else "an object"
+def _contradiction(summary: Sequence[str]) -> InvalidRequest:
+    return InvalidRequest(
+        f"transactions and {', '.join(dict.fromkeys(summary))} were sent together; they are two ways to describe a customer. "
+        "Send one."
+    )
 
 
-def _is_searchable(customer_id: str) -> bool:
-    """Whether a snapshot could hold the id at all; very long ones are kept out of its fixed-width search."""
-    return len(customer_id) <= MAX_ID_LENGTH
+def _of_histories(
+    model: Model, requests: Sequence[Mapping[str, Any]], explain: bool, options: SummaryOptions
+) -> list[Answer]:
+    return [_with_ignored(answer, _unused_options(options)) for answer in history_answers(model, requests, explain)]
+
+
+def _of_summaries(
+    model: Model, requests: Sequence[Mapping[str, Any]], explain: bool, options: SummaryOptions
+) -> list[Answer]:
+    ignored = [{"field": "explain", "reason": UNUSED_FIELDS["explain"]}] if explain else []
+    return [_with_ignored(answer, ignored) for answer in summary_answers(model, requests, options)]
+
+
+# ---- customers whose purchases are stored
+
+
+def _of_ids(
+    model: Model, requests: Sequence[Mapping[str, Any]], explain: bool, options: SummaryOptions
+) -> list[Answer]:
+    found = [_id_or_error(request) for request in requests]
+    searched = [one if isinstance(one, str) and len(one) <= MAX_ID_LENGTH else "" for one in found]
+    positions = model.snapshot.positions(searched).tolist()
+    answers = iter(stored_answers(model, [position for position in positions if position >= 0], explain))
+    unused = _unused_options(options)
+    return [
+        _with_ignored(next(answers), [*_ignored_fields(request), *unused])
+        if position >= 0
+        else _unknown(one, model)
+        if isinstance(one, str)
+        else one
+        for request, one, position in zip(requests, found, positions, strict=True)
+    ]
+
+
+def _id_or_error(request: Mapping[str, Any]) -> str | ServiceError:
+    try:
+        return read_id(request.get("customer_id"))
+    except InvalidRequest as problem:
+        return problem
 
 
 def _unknown(customer_id: str, model: Model) -> UnknownCustomer:
     return UnknownCustomer(
         f"There is no customer {customer_id[:40]!r} among the {model.snapshot.n_customers:,} known on {model.as_of.isoformat()}. "
-        "Check the id, or train again on newer tables."
+        "Check the id, train again on newer tables, or send the customer's transactions."
     )
 
 
-def _as_request(entry: Any) -> Mapping[str, Any]:
-    return entry if isinstance(entry, Mapping) else {"customer_id": entry}
+# ---- what is said beside an answer
 
 
-def _id_or_error(request: Mapping[str, Any]) -> str | ServiceError:
-    try:
-        return requested_id(request)
-    except InvalidRequest as problem:
-        return problem
-
-
-def _row_error(request: Mapping[str, Any], found: str | ServiceError, model: Model) -> dict[str, Any]:
-    problem = found if isinstance(found, ServiceError) else _unknown(found, model)
+def _row_error(request: Mapping[str, Any], problem: ServiceError) -> dict[str, Any]:
     given = request.get("customer_id")
-    row = {"customer_id": str(given)} if _is_text_or_number(given) else {}
+    row = {"customer_id": str(given)} if is_text_or_number(given) else {}
     return {**row, "error": type(problem).__name__, "message": str(problem)}
 
 
-def _with_ignored(answer: dict[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    ignored = [name for name in request if name not in USED_FIELDS]
-    if ignored:
-        answer["ignored_inputs"] = [{"field": name, "reason": _why_ignored(name)} for name in ignored]
+def _with_ignored(answer: Answer, ignored: Sequence[dict[str, str]]) -> Answer:
+    if ignored and not isinstance(answer, ServiceError):
+        answer["ignored_inputs"] = [*answer.get("ignored_inputs", []), *ignored]
     return answer
 
 
+def _ignored_fields(request: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [{"field": name, "reason": _why_ignored(name)} for name in request if name not in USED_FIELDS]
+
+
 def _why_ignored(name: str) -> str:
-    if name == "explain":
-        return "Reasons are asked for in the address: POST /predict?explain=true."
-    return "A known customer's prediction comes from the stored purchases alone."
+    return NOT_STORED if name == "as_of" else OPTIONS.get(name, WHY_IGNORED)
 
 
-def _answers(model: Model, positions: Sequence[int], explain: bool = False) -> list[dict[str, Any]]:
-    snapshot = model.snapshot
-    columns = {name: column.tolist() for name, column in snapshot.columns(positions).items()}
-    names = ("total", *snapshot.targets, "other")
-    shared = {
-        "currency": snapshot.currency,
-        "model_version": model.version,
-        "model_info": {
-            "trained_on": model.bundle.as_of.isoformat(),
-            "num_features": len(model.bundle.features),
-        },
-        "as_of": snapshot.as_of.isoformat(),
-        "horizon_days": HORIZON_DAYS,
-    }
-    raw = {name: own.tolist() for name, own in snapshot.raw(positions).items()} if explain else None
-    explained = explanations(model, positions) if explain else None
-    answers = []
-    for row, customer_id in enumerate(snapshot.customer_ids(positions)):
-        answer = {
-            "customer_id": customer_id,
-            "predicted_30d_spend": {name: columns[f"predicted_{name}_spend"][row] for name in names},
-            **shared,
-            "purchase_probability_30d": columns["purchase_probability_30d"][row],
-            "intervals": {
-                name: {
-                    "lower": columns[f"predicted_{name}_spend_lower"][row],
-                    "upper": columns[f"predicted_{name}_spend_upper"][row],
-                }
-                for name in names
-            },
-            "segment": columns["segment"][row],
-            "cold_start": columns["cold_start"][row],
-            "cold_start_reason": columns["cold_start_reason"][row],
-            "extrapolated": columns["extrapolated"][row],
-        }
-        if answer["extrapolated"]:
-            answer["extrapolated_features"] = _outside(model, positions[row])
-        if raw is not None and explained is not None:
-            answer["raw"] = {name: _or_none(own[row]) for name, own in raw.items()}
-            answer["explanation"] = explained[row]
-        answers.append(answer)
-    return answers
-
-
-def _outside(model: Model, position: int) -> list[dict[str, Any]]:
-    """The features of a customer that lie farthest outside of what was trained on."""
-    from ml_pipeline.guardrails import TrainedRanges
-
-    bundle = model.bundle
-    ranges = TrainedRanges.from_json(bundle.content["ranges"], bundle.features, bundle.targets)
-    return ranges.farthest(model.snapshot.features([position])[0])
-
-
-def _or_none(number: float) -> float | None:
-    return number if math.isfinite(number) else None
+def _unused_options(options: SummaryOptions) -> list[dict[str, str]]:
+    """What was asked for in the address and holds for summaries alone."""
+    asked = {"model_type": options.model_type != BEST, "horizon_days": options.horizon_days not in (None, HORIZON_DAYS)}
+    return [{"field": name, "reason": OPTIONS[name]} for name, unused in asked.items() if unused]

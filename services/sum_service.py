@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH
 from services.errors import InvalidRequest, RequestTooLarge
 from services.model_registry import Model, ModelRegistry
-from services.prediction_service import requested_id
+from services.requested_ids import read_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +103,7 @@ def _distinct_ids(values: Any) -> list[str]:
         if value is None:
             raise InvalidRequest(f"Entry {place} of customer_ids (counted from 0) is null. Leave it out. {EXAMPLE}.")
         try:
-            ids[requested_id({"customer_id": value})] = None
+            ids[read_id(value)] = None
         except InvalidRequest as problem:
             raise InvalidRequest(f"Entry {place} of customer_ids (counted from 0): {problem}") from None
     return list(ids)

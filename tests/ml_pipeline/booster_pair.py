@@ -100,6 +100,7 @@ def bundle_content(features: Matrix, names: Sequence[str], as_of: date) -> dict[
         "as_of": as_of.isoformat(),
         "currency": "INR",
         "spend": "gross",
+        "target_categories": {name: [name] for name in TARGETS},
         "horizon_days": 30,
         "targets": list(TARGETS),
         "features": list(names),

@@ -53,6 +53,7 @@ def write_toy_pair(
                 "as_of": as_of.isoformat(),
                 "currency": currency,
                 "spend": "gross",
+                "target_categories": {name: [name] for name in targets},
                 "horizon_days": 30,
                 "targets": list(targets),
                 "features": list(names),

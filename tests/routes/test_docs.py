@@ -53,11 +53,12 @@ def test_the_page_offers_no_login_where_there_is_none(document):
     assert set(document["components"]) == {"schemas"}
 
 
-def test_the_body_of_predict_is_documented_with_its_example(document):
-    schema = document["components"]["schemas"]["PredictRequest"]
-    assert schema["required"] == ["customer_id"]
+def test_the_body_of_predict_is_documented_as_one_of_three_shapes_with_an_example_of_each(document):
+    ways = document["components"]["schemas"]["PredictRequest"]["anyOf"]
+    assert [way["title"] for way in ways] == ["KnownCustomer", "Summary", "RawHistory"]
     (body,) = document["paths"]["/predict"]["post"]["requestBody"]["content"].values()
-    assert set(body["example"]) == {"customer_id"}
+    assert set(body["examples"]) == {"known_customer", "summary", "eighteen_fields", "history"}
+    assert set(body["examples"]["known_customer"]["value"]) == {"customer_id"}
 
 
 def test_the_upload_is_documented_as_a_form_with_a_file(document):
@@ -111,7 +112,8 @@ def test_the_document_has_nulls_only_as_defaults_of_what_may_be_null(document):
 
 
 def test_the_ids_of_the_examples_are_those_of_customers(client, document):
-    single = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
-    batch = document["paths"]["/predict/batch"]["post"]["requestBody"]["content"]["application/json"]["example"]
-    assert client.post("/predict", json=single).status_code == 200
-    assert client.post("/predict/batch", json=batch).json["failed"] == 0
+    def examples(path):
+        return document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
+
+    assert client.post("/predict", json=examples("/predict")["known_customer"]["value"]).status_code == 200
+    assert client.post("/predict/batch", json=examples("/predict/batch")["ids"]["value"]).json["failed"] == 0

@@ -5,7 +5,7 @@ import pytest
 
 from app import FORM_OVERHEAD_BYTES, create_app
 from routes.context import JSON_LIMIT
-from routes.messages import Explanation
+from routes.prediction_messages import Explanation
 from services.bootstrap import build_services
 from tests.conftest import CUSTOMERS
 from tests.ml_pipeline.booster_pair import write_booster_pair
@@ -74,9 +74,9 @@ def test_reasons_are_documented_with_their_limit_and_examples(client):
     example = Explanation.model_validate(schemas["Explanation"]["example"])
     told = [example.baseline, example.adjustment, *(reason.amount for reason in example.reasons)]
     assert sum(told) == example.prediction
-    (query,) = document["paths"]["/predict/batch"]["post"]["parameters"]
-    assert query["name"] == "explain"
-    assert "1,000" in query["description"]
+    query = {one["name"]: one for one in document["paths"]["/predict/batch"]["post"]["parameters"]}
+    assert set(query) == {"explain", "model_type", "horizon_days"}
+    assert "1,000" in query["explain"]["description"]
 
 
 def test_an_unknown_customer_is_404(client):
@@ -109,8 +109,10 @@ def test_an_unknown_customer_is_404(client):
         ('{"customer_id": [1]}', "InvalidRequest"),
         ('{"customer_id": true}', "InvalidRequest"),
         ('{"customer_id": "1", "transactions": [], "recency": 1}', "InvalidRequest"),
-        ('{"recency": 30, "frequency": 5}', "NotOffered"),
-        ('{"transactions": [{"transaction_date": "2025-01-01", "amount": 5}]}', "NotOffered"),
+        ('{"recency": -30, "frequency": 5}', "InvalidRequest"),
+        ('{"transactions": null}', "InvalidRequest"),
+        ('{"transactions": {"transaction_date": "2025-01-01", "amount": 5}}', "InvalidRequest"),
+        ('{"transactions": [{"transaction_date": "2025-01-01", "amount": 1e999}]}', "InvalidRequest"),
     ],
 )
 def test_a_body_that_makes_no_sense_is_400_with_words(client, body, name):
