@@ -181,7 +181,7 @@ def _first_thing_to_do(facts: GroupFacts) -> str:
         )
     if facts.mean_probability < ASLEEP:
         return "Keep the cost low: try a reactivation mailing on a part of them, and go on only if that part buys more."
-    if best.spend >= TOP_HEAVY * facts.predicted and best.customers < TOP_HEAVY * facts.customers:
+    if 0 < best.customers < TOP_HEAVY * facts.customers and best.spend >= TOP_HEAVY * facts.predicted:
         return (
             f"Look after {customers(best.customers)} of the segment {HIGH_VALUE} in person, with early access and loyalty "
             "benefits; reach the others by the regular mailings."

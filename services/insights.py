@@ -16,15 +16,14 @@ LANGUAGE_MODEL = "language_model"
 SOURCES = (RULES, LANGUAGE_MODEL)
 
 CUSTOMER_TASK = (
-    "The facts describe one customer of a shop and what he or she is predicted to spend. For a marketing analyst, write as "
-    "insight in one to three sentences what kind of customer this is and what stands out, and as recommended_action in one "
-    "sentence what to do about it. Say nothing of causes."
+    "The facts describe a customer of a shop by what was bought so far, beside the other customers, and by what is predicted. "
+    "Say for a marketing analyst what kind of customer this is and what stands out, and what to do about it. Claim no causes."
 )
 GROUP_TASK = (
-    "The facts describe a group of customers of a shop and what they are predicted to spend together. For a marketing "
-    "analyst, write as insight in two to four sentences what stands out in the group, and as recommended_action in one "
-    "sentence what to do first. Say nothing of causes."
+    "The facts describe a group of customers of a shop by what they are predicted to spend together. Say for a marketing "
+    "analyst what stands out in the group, and what to begin with. Claim no causes."
 )
+"""Without a number: what the task says may be said."""
 
 
 class Writer(Protocol):

@@ -79,7 +79,7 @@ class SegmentInsights:
             "segments": {name: one["customers"] for name, one in found["per_segment"].items()},
             "flags": {name: one["customers"] for name, one in found["flags"].items()},
             **self._insights.of_group(facts).as_json(),
-            "facts": facts.as_json(),
+            "facts": {name: fact for name, fact in facts.as_json().items() if fact is not None},
             "currency": facts.currency,
             "model_version": found["model_version"],
             "as_of": facts.as_of,
