@@ -39,6 +39,7 @@ def write_booster_pair(
         (staging / "members").mkdir()
         booster.save(staging / content["members"][MEMBER]["file"])
         save_golden(predictor, features[:8], staging / GOLDEN)
+        (staging / "MODEL_CARD.md").write_text("# Booster\n", "utf-8")
         (staging / "backtest.json").write_text(json.dumps(toy_backtest(TARGETS)), "utf-8")
         bundle_id = seal_bundle(staging, models_dir, content)
     unknown_age = np.full(len(never_bought), len(REGISTRATION_AGES) - 1, dtype=np.uint8)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_pipeline.bundle import ServingPair, seal_bundle, staged_folder, versions_dir, write_pointer
+from ml_pipeline.bundle import BundleMetadata, ServingPair, seal_bundle, staged_folder, versions_dir, write_pointer
 from ml_pipeline.candidates import member_name
 from ml_pipeline.features import LIFETIME_SPEND, feature_names
+from ml_pipeline.intervals import Intervals
+from ml_pipeline.predictor import GOLDEN, Predictor, save_golden
+from ml_pipeline.reconcile import TOP_DOWN
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
 from ml_pipeline.sums import SumIntervals
 
@@ -43,44 +46,43 @@ def write_toy_pair(
         variance=np.square(money / 100),
         raw=rng.random((n, len(raw_names))) * 1000,
     )
+    wide = Intervals(1.0, np.zeros(1), np.array([0.5]), np.array([2.0]))
+    content = {
+        "as_of": as_of.isoformat(),
+        "currency": currency,
+        "spend": "gross",
+        "target_categories": {name: [name] for name in targets},
+        "horizon_days": 30,
+        "targets": list(targets),
+        "features": list(names),
+        "trained_on": {"as_of": as_of.isoformat(), "observations": 10, "customers": n, "seed": seed},
+        "libraries": {},
+        "members": {},
+        "serving": {
+            name: {
+                "kind": "rule",
+                "name": "zero",
+                "formula": {"kind": "rule", "name": "zero", "mean": 0.0},
+                "cap": 1.0,
+            }
+            for name in money_columns(targets)
+        },
+        "ranges": {
+            name: {"low": 0.0, "high": 0.5 if name == LIFETIME_SPEND else 1.0, "missing": False} for name in names
+        },
+        "sums": {name: SumIntervals(1.0, np.zeros(1), np.ones(1), 0.1, 6).as_json() for name in money_columns(targets)},
+        "usual_shares": [1 / (len(targets) + 1)] * (len(targets) + 1),
+        "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
+        "reconciliation": {"name": TOP_DOWN},
+        "intervals": dict.fromkeys(money_columns(targets), wide.as_json()),
+        "probability": {"kind": "rate", "rate": 0.4},
+    }
     with staged_folder(versions_dir(models_dir)) as staging:
         (staging / "backtest.json").write_text(json.dumps(toy_backtest(targets)), "utf-8")
         (staging / "MODEL_CARD.md").write_text("# Toy\n", "utf-8")
-        bundle_id = seal_bundle(
-            staging,
-            models_dir,
-            {
-                "as_of": as_of.isoformat(),
-                "currency": currency,
-                "spend": "gross",
-                "target_categories": {name: [name] for name in targets},
-                "horizon_days": 30,
-                "targets": list(targets),
-                "features": list(names),
-                "trained_on": {"as_of": as_of.isoformat(), "observations": 10, "customers": n, "seed": seed},
-                "libraries": {},
-                "members": {},
-                "serving": {
-                    name: {
-                        "kind": "rule",
-                        "name": "zero",
-                        "formula": {"kind": "rule", "name": "zero", "mean": 0.0},
-                        "cap": 1.0,
-                    }
-                    for name in money_columns(targets)
-                },
-                "ranges": {
-                    name: {"low": 0.0, "high": 0.5 if name == LIFETIME_SPEND else 1.0, "missing": False}
-                    for name in names
-                },
-                "sums": {
-                    name: SumIntervals(1.0, np.zeros(1), np.ones(1), 0.1, 6).as_json()
-                    for name in money_columns(targets)
-                },
-                "usual_shares": [1 / (len(targets) + 1)] * (len(targets) + 1),
-                "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
-            },
-        )
+        nothing = np.zeros((2, len(names)), dtype=np.float32)
+        save_golden(Predictor(BundleMetadata("draft", content), {}), nothing, staging / GOLDEN)
+        bundle_id = seal_bundle(staging, models_dir, content)
     snapshot_id = write_snapshot(
         models_dir,
         as_of=as_of,
