@@ -135,11 +135,7 @@ class GivenNumbers:
         return bool(stated.parts) and all(self._has(part) for part in stated.parts)
 
     def _was_given(self, reading: Reading) -> bool:
-        if reading.is_percent:
-            return any(
-                _rounds_to(percent, reading) for percent in self._percents if reading.value != 100 or percent == 100
-            )
-        return any(_rounds_to(number, reading) for number in self._numbers)
+        return any(_rounds_to(number, reading) for number in (self._percents if reading.is_percent else self._numbers))
 
 
 def _is_in_digits(stated: StatedNumber) -> bool:
@@ -147,11 +143,15 @@ def _is_in_digits(stated: StatedNumber) -> bool:
 
 
 def _rounds_to(given: float, reading: Reading) -> bool:
-    """Whether the number, or a rounding of it to the places that are shown, is what was read; nothing but 0 rounds to 0."""
+    """Whether the number, or a rounding of it to the places that are shown, is what was read.
+
+    Only 0 itself is said to be 0, and only the whole is said to be one, or 100 %.
+    """
     difference = abs(given - reading.value)
     if difference <= 1e-9 * max(given, 1.0):
         return True
-    if reading.value == 0 or (given.is_integer() and reading.unit <= 1):
+    whole = 100.0 if reading.is_percent else 1.0
+    if reading.value in (0.0, whole) or (given.is_integer() and reading.unit <= 1):
         return False
     return difference <= reading.unit / 2 + 1e-9 and difference <= MOST_ROUNDED * given
 

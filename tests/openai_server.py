@@ -39,6 +39,16 @@ class _Behaviour:
         self.received: list[dict[str, Any]] = []
         self.broken_off = 0
 
+    def becomes(self, told: dict[str, Any]) -> None:
+        """It answers so from now on; what went before is forgotten."""
+        with self.lock:
+            self.told, self.received, self.broken_off = told, [], 0
+
+    def hung_up(self, told: dict[str, Any]) -> None:
+        """Somebody who was answered so has; of those before it does not count."""
+        with self.lock:
+            self.broken_off += told is self.told
+
     def next(self, request: dict[str, Any]) -> dict[str, Any]:
         """What to do with this request; after `times` requests it answers well."""
         with self.lock:
@@ -52,10 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
     behaviour: _Behaviour
 
     def do_PUT(self) -> None:
-        with self.behaviour.lock:
-            self.behaviour.told = self._json()
-            self.behaviour.received.clear()
-            self.behaviour.broken_off = 0
+        self.behaviour.becomes(self._json())
         self._send(200, b"{}")
 
     def do_GET(self) -> None:
@@ -70,8 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             getattr(self, f"_{told['mode']}")(asked, told)
         except OSError:
-            with self.behaviour.lock:
-                self.behaviour.broken_off += 1
+            self.behaviour.hung_up(told)
 
     def _answers(self, asked: dict[str, Any], told: dict[str, Any]) -> None:
         self._send(200, completion(told.get("content") or wording(asked)))
