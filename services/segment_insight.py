@@ -9,6 +9,7 @@ from services.errors import InvalidRequest, NoCustomers
 from services.insight_facts import GroupFacts
 from services.insights import Insights
 from services.job_results import check_has_result
+from services.job_table import BULK
 from services.model_registry import ModelRegistry
 from services.sum_service import Chosen, chosen_customers, told_unknown
 
@@ -43,14 +44,21 @@ class SegmentInsights:
     def _of_job(self, job_id: str, caller: Caller) -> dict[str, Any]:
         """By what is kept with the job: of the pair that it was done with."""
         job = self._bulk.status(job_id, caller)
+        if job.kind != BULK:
+            raise InvalidRequest(f"Job {job_id} is no bulk prediction, so there are no customers in it. {EXAMPLE}.")
         check_has_result(job)
-        assert job.statistics is not None, "a completed job has its statistics"
-        if not job.statistics["distinct_customers"]:
-            raise NoCustomers(
-                f"None of the {job.statistics['rows']:,} rows of job {job_id} names a customer whom the model knew, so there "
-                "is nothing to say. GET /bulk/download has the reason of each row."
+        found = job.statistics or {}
+        if "flags" not in found:
+            raise InvalidRequest(
+                f"Job {job_id} was completed by an earlier version, which kept too little of it. Send its file again to POST "
+                "/bulk/predict."
             )
-        return {**self._answer(job.statistics), "job_id": job_id}
+        if not found["distinct_customers"]:
+            raise NoCustomers(
+                f"None of the {found['rows']:,} rows of job {job_id} names a customer whom the model knew, so there is nothing "
+                f"to say. GET /bulk/download/{job_id} has the reason of each row."
+            )
+        return {**self._answer(found), "job_id": job_id}
 
     def _of_chosen(self, chosen: Chosen) -> dict[str, Any]:
         from ml_pipeline.file_statistics import statistics_of
