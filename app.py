@@ -21,6 +21,7 @@ from routes.messages import ErrorAnswer
 from routes.models import models_api
 from routes.prediction import prediction_api
 from routes.sums import sums_api
+from routes.training import training_api
 from services.bootstrap import Services, build_services
 from services.logs import configure_logging
 from worker.queue import CeleryQueue
@@ -37,6 +38,7 @@ APIS = (
     jobs_api,
     results_api,
     events_api,
+    training_api,
 )
 EXPOSED_HEADERS = [
     "X-Request-ID",

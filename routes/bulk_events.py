@@ -8,9 +8,10 @@ from flask import Response, current_app, stream_with_context
 from flask_openapi3 import APIBlueprint
 
 from routes.bulk_jobs import job_state
-from routes.bulk_messages import JobPath, JobState, LastEventHeaders
+from routes.bulk_messages import JobPath, LastEventHeaders
 from routes.bulk_prediction import BULK_RESPONSES, BULK_TAG
 from routes.context import caller, event_slots, is_stopping, services
+from routes.job_messages import AnyJobState
 from routes.messages import ErrorAnswer
 from services.job_events import Event, event_of, events_of, has_been_told
 from services.job_table import Job
@@ -51,7 +52,7 @@ def events(path: JobPath, header: LastEventHeaders) -> Response:
 
 
 def _content(job: Job) -> dict[str, Any]:
-    return JobState.model_validate(job_state(job)).model_dump(exclude_unset=True)
+    return AnyJobState.model_validate(job_state(job)).root.model_dump(exclude_unset=True)
 
 
 def _stream(happened: Iterable[Event | None], retry_milliseconds: int) -> Response:

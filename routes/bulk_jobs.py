@@ -1,13 +1,14 @@
-"""Bulk jobs over HTTP: look at them, change their course, delete them."""
+"""Jobs over HTTP, of files and of trainings: look at them, change their course, delete them."""
 
 from typing import Any
 
 from flask import Response
 from flask_openapi3 import APIBlueprint
 
-from routes.bulk_messages import DeleteAnswer, JobList, JobPath, JobsQuery, JobStatus
+from routes.bulk_messages import DeleteAnswer, JobPath, JobsQuery
 from routes.bulk_prediction import BULK_RESPONSES, BULK_TAG
 from routes.context import caller, services
+from routes.job_messages import AnyJobStatus, JobList
 from routes.messages import ErrorAnswer, answer
 from services.job_progress import moment_text
 from services.job_table import CANCELLED, COMPLETED, FAILED, OPEN, Job
@@ -17,16 +18,16 @@ DAY_SECONDS = 86_400
 jobs_api = APIBlueprint("bulk_jobs", __name__, url_prefix="/bulk", abp_tags=[BULK_TAG], abp_responses=BULK_RESPONSES)
 
 
-@jobs_api.get("/status/<job_id>", summary="How far a job is", responses={200: JobStatus, 404: ErrorAnswer})
+@jobs_api.get("/status/<job_id>", summary="How far a job is", responses={200: AnyJobStatus, 404: ErrorAnswer})
 def status(path: JobPath) -> Response:
-    """Progress in rows; when completed, statistics over distinct customers; when failed, the reason."""
-    return answer(JobStatus, job_status(services().bulk.status(path.job_id, caller())))
+    """Progress in rows, of a training in phases; when completed, what came of it; when failed, the reason."""
+    return answer(AnyJobStatus, job_status(services().bulk.status(path.job_id, caller())))
 
 
 @jobs_api.get("/jobs", summary="Your jobs, the newest first", responses={200: JobList})
 def jobs(query: JobsQuery) -> Response:
     """Only the jobs of the caller, page by page: `next_cursor` is the `cursor` of the next page."""
-    page = services().bulk.jobs(caller(), query.status, query.limit, query.cursor)
+    page = services().bulk.jobs(caller(), query.status, query.limit, query.cursor, query.kind)
     found = [job_status(job) for job in page.jobs]
     return answer(JobList, {"jobs": found, "count": len(found), "next_cursor": page.next_cursor})
 
@@ -34,34 +35,34 @@ def jobs(query: JobsQuery) -> Response:
 @jobs_api.post(
     "/cancel/<job_id>",
     summary="End a job",
-    responses={200: JobStatus, 404: ErrorAnswer, 409: ErrorAnswer},
+    responses={200: AnyJobStatus, 404: ErrorAnswer, 409: ErrorAnswer},
 )
 def cancel(path: JobPath) -> Response:
     """A job that waits or is under way ends at once; what is done so far stays. One that has ended: 409."""
-    return answer(JobStatus, job_status(services().bulk.cancel(path.job_id, caller())))
+    return answer(AnyJobStatus, job_status(services().bulk.cancel(path.job_id, caller())))
 
 
 @jobs_api.post(
     "/retry/<job_id>",
     summary="Try again what failed",
-    responses={202: JobStatus, 404: ErrorAnswer, 409: ErrorAnswer, 429: ErrorAnswer},
+    responses={202: AnyJobStatus, 404: ErrorAnswer, 409: ErrorAnswer, 429: ErrorAnswer},
 )
 def retry(path: JobPath) -> Response:
     """A failed or cancelled job goes on where it stopped; of a completed one, rows that were given up are done again.
 
     409 for a job that is under way, and where no row failed for a reason that another try could change.
     """
-    return answer(JobStatus, job_status(services().bulk.retry(path.job_id, caller())), 202)
+    return answer(AnyJobStatus, job_status(services().bulk.retry(path.job_id, caller())), 202)
 
 
 @jobs_api.post(
     "/resume/<job_id>",
     summary="Go on with a cancelled job",
-    responses={202: JobStatus, 404: ErrorAnswer, 409: ErrorAnswer, 429: ErrorAnswer},
+    responses={202: AnyJobStatus, 404: ErrorAnswer, 409: ErrorAnswer, 429: ErrorAnswer},
 )
 def resume(path: JobPath) -> Response:
     """The same as /bulk/retry: the job goes on where it stopped."""
-    return answer(JobStatus, job_status(services().bulk.retry(path.job_id, caller())), 202)
+    return answer(AnyJobStatus, job_status(services().bulk.retry(path.job_id, caller())), 202)
 
 
 @jobs_api.delete(
@@ -77,13 +78,14 @@ def delete(path: JobPath) -> Response:
 
 
 def job_state(job: Job) -> dict[str, Any]:
-    """What changes of a job while it goes on, as JobState."""
+    """What changes of a job while it goes on, as AnyJobState."""
     content: dict[str, Any] = {
         "job_id": job.job_id,
+        "kind": job.kind,
         "status": job.status,
         "progress": services().bulk.progress(job),
     }
-    if job.status == COMPLETED:
+    if job.status == COMPLETED and job.result_key is not None:
         content["download_url"] = f"/bulk/download/{job.job_id}"
     if job.status == FAILED:
         content |= {"error": job.error_name, "message": job.error_message}
@@ -91,7 +93,7 @@ def job_state(job: Job) -> dict[str, Any]:
 
 
 def job_status(job: Job) -> dict[str, Any]:
-    """All that is told of a job, as JobStatus."""
+    """All that is told of a job, as AnyJobStatus."""
     content = job_state(job) | {
         "metadata": job.metadata,
         "created_at": moment_text(job.created_at),

@@ -17,6 +17,7 @@ from services.uploads import LONGEST_KEY
 from services.webhooks import URL_LENGTH
 
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
+Kind = Literal["bulk_predict", "train", "generate_sample_data", "refresh_data"]
 Format = Literal["csv", "xlsx", "parquet"]
 KEY_PATTERN = f"^[ -~]{{1,{LONGEST_KEY}}}$"
 EVENT_NUMBER = "[0-9]{1,15}"
@@ -146,6 +147,7 @@ class JobPath(Message):
 
 class JobsQuery(Message):
     status: Status | None = None
+    kind: Kind | None = Field(None, description="Only jobs of this kind; all when left out.")
     limit: int = Field(50, ge=1, le=1000)
     cursor: str | None = Field(
         None, max_length=500, description="`next_cursor` of the page before; the newest jobs when left out."
@@ -237,34 +239,41 @@ class WebhookState(Message):
     message: str | None = Field(None, description="Why the last attempt that failed did.")
 
 
-class JobState(Message):
+class JobFacts(Message):
+    """What every kind of job tells while it goes on."""
+
     job_id: str
     status: Status
-    progress: JobProgress
-    download_url: str | None = Field(None, description="Of a completed job.")
+    download_url: str | None = Field(None, description="Of a completed job that has made a file.")
     error: str | None = Field(None, description="Of a failed job: the name of what went wrong.")
     message: str | None = Field(None, description="Of a failed job: what went wrong, and the way out.")
 
 
-class JobStatus(JobState):
-    metadata: FileMetadata
+class JobTimes(Message):
+    """What every kind of job tells besides."""
+
     created_at: str
     updated_at: str
     completed_at: str | None = Field(None, description="When the job ended, however it ended.")
     processing_time_seconds: float | None = None
     expires_at: str | None = Field(None, description="Of a job that has ended: when it is deleted with its files.")
-    statistics: Statistics | None = None
-    webhook: WebhookState | None = Field(None, description="Of a job that was uploaded with a webhook_url.")
     events_url: str | None = None
     cancel_url: str | None = Field(None, description="Of a job that is queued or processing.")
     retry_url: str | None = Field(None, description="Of a job that failed or was cancelled.")
+
+
+class JobState(JobFacts):
+    kind: Literal["bulk_predict"]
+    progress: JobProgress
+
+
+class JobStatus(JobTimes, JobState):
+    """A file of customers."""
+
+    metadata: FileMetadata
+    statistics: Statistics | None = None
+    webhook: WebhookState | None = Field(None, description="Of a job that was uploaded with a webhook_url.")
     partial_url: str | None = Field(None, description="What is done so far, of a job without a result.")
-
-
-class JobList(Message):
-    jobs: list[JobStatus]
-    count: int = Field(description="How many jobs this page has.")
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
 
 
 class DeleteAnswer(Message):

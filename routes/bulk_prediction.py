@@ -69,12 +69,12 @@ def upload(form: UploadForm, query: UploadQuery, header: UploadHeaders) -> Respo
     """
     options = UploadOptions(query.sheet, header.idempotency_key, query.webhook_url, query.high_value_over)
     job = services().bulk.upload(*form.received(), caller(), options)
-    is_replayed = job.request_id != g.request_id or job.created_at < g.began_at - CLOCKS_APART_SECONDS
+    replayed = is_replayed(job)
     content = {
         "job_id": job.job_id,
         "status": job.status,
         "metadata": job.metadata,
-        "message": _message(job, is_replayed),
+        "message": _message(job, replayed),
         "estimated_time_seconds": estimated_seconds(job) if job.status in OPEN else 0,
         "check_status_url": f"/bulk/status/{job.job_id}",
         "download_url": f"/bulk/download/{job.job_id}",
@@ -82,12 +82,17 @@ def upload(form: UploadForm, query: UploadQuery, header: UploadHeaders) -> Respo
         "cancel_url": f"/bulk/cancel/{job.job_id}",
     }
     response = answer(UploadAnswer, content, 202)
-    if is_replayed:
+    if replayed:
         response.headers["Idempotency-Replayed"] = "true"
     return response
 
 
-def _message(job: Job, is_replayed: bool) -> str:
-    if is_replayed:
+def is_replayed(job: Job) -> bool:
+    """Whether the job is one of an earlier request, under the same Idempotency-Key."""
+    return job.request_id != g.request_id or job.created_at < g.began_at - CLOCKS_APART_SECONDS
+
+
+def _message(job: Job, replayed: bool) -> str:
+    if replayed:
         return REPLAYED_MESSAGE
     return QUEUED_MESSAGE if job.enqueued_at is not None else WAITING_MESSAGE

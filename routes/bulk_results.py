@@ -12,10 +12,12 @@ from routes.bulk_prediction import BULK_RESPONSES, BULK_TAG, file_of
 from routes.context import caller, services
 from routes.messages import ErrorAnswer, answer
 from services.bulk_service import ConversionUnderWay
+from services.job_results import ZIP
 from services.job_table import COMPLETED
 
 RETRY_SECONDS = 2
 FILES: Any = file_of("csv", "xlsx", "parquet")
+FILES["content"][ZIP] = {"schema": {"type": "string", "format": "binary"}}
 
 results_api = APIBlueprint(
     "bulk_results", __name__, url_prefix="/bulk", abp_tags=[BULK_TAG], abp_responses=BULK_RESPONSES
@@ -35,7 +37,7 @@ results_api = APIBlueprint(
     },
 )
 def download(path: JobPath, query: DownloadQuery) -> Response:
-    """The uploaded rows with the predictions beside them. A format other than the upload's: 202, ask again, the file.
+    """The uploaded rows with the predictions beside them; of sample tables a zip, without a `format`. A format other than the upload's: 202, ask again, the file.
 
     `Range` (with `If-Range`) gives a part of the file. `partial=true` gives the rows that are done so far, with
     `X-Partial-Rows: <done>/<total>` (`*` where the total is not known yet).

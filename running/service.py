@@ -25,9 +25,9 @@ from services.logs import configure_logging
 
 PROJECT = Path(__file__).resolve().parent.parent
 WEB_PROCESSES = 2
-WORKERS = (("worker", "bulk", 2), ("finisher", "finishing,training", 1))
+WORKERS = (("worker", "bulk", 2), ("finisher", "finishing", 1), ("trainer", "training", 1))
 """Name, queues, processes. What finishes has a process of its own: a long conversion, or the receiver of a webhook that does
-not answer, keeps nobody's file from being scored."""
+not answer, keeps nobody's file from being scored. And so has a training, which takes minutes."""
 WORKER_STOP_SECONDS = 8.0
 """A worker ends by itself within seven, and then has given back what it held."""
 READY_SECONDS = 60.0

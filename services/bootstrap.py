@@ -10,9 +10,10 @@ from services.customer_value import CustomerValues
 from services.dispatcher import Dispatcher
 from services.health_service import HealthService
 from services.insights import Insights
+from services.job_folders import JobFolders
 from services.job_runner import JobRunner, Work
 from services.job_store import JobStore
-from services.job_table import CONVERT, NOTIFY, READ, SCORE, WRITE
+from services.job_table import CONVERT, NOTIFY, READ, REFRESH, SAMPLE, SCORE, TRAIN, WRITE
 from services.language_model import LanguageModel
 from services.model_registry import ModelRegistry
 from services.model_service import ModelService
@@ -24,6 +25,8 @@ from services.segment_insight import SegmentInsights
 from services.step_store import StepStore
 from services.stores import open_job_tables, open_object_store
 from services.sum_service import SumService
+from services.training_jobs import TrainingJobs
+from services.training_service import TrainingService
 from services.uploads import UploadLimits
 from services.watchdog import Watchdog
 from services.webhooks import Webhooks
@@ -43,6 +46,7 @@ class Services:
     insights: SegmentInsights
     models: ModelService
     bulk: BulkService
+    trainings: TrainingService
     health: HealthService
     runner: JobRunner
     watchdog: Watchdog
@@ -72,6 +76,8 @@ def build_services(
     jobs = BulkJobs(store, steps, objects, registry, dispatcher, limits, settings.rows_per_chunk)
     insights = Insights(language_model or LanguageModel(settings))
     bulk = BulkService(store, objects, dispatcher, registry, webhooks, limits, settings.max_jobs_per_caller)
+    folders = JobFolders(settings.var_dir, store)
+    trainings = TrainingJobs(settings, folders, steps, objects, registry)
     return Services(
         settings=settings,
         predictions=PredictionService(registry),
@@ -81,8 +87,9 @@ def build_services(
         models=ModelService(registry),
         bulk=bulk,
         health=HealthService(steps, objects, queue, registry),
-        runner=JobRunner(steps, dispatcher, worker_id, settings.lease_seconds, _work(jobs, webhooks)),
-        watchdog=Watchdog(steps, queue, dispatcher, [Retention(store, objects, settings.retention_days)]),
+        trainings=TrainingService(store, dispatcher, settings.max_jobs_per_caller),
+        runner=JobRunner(steps, dispatcher, worker_id, settings.lease_seconds, _work(jobs, trainings, webhooks)),
+        watchdog=Watchdog(steps, queue, dispatcher, [Retention(store, objects, settings.retention_days), folders]),
         objects=objects,
         registry=registry,
         store=store,
@@ -90,7 +97,7 @@ def build_services(
     )
 
 
-def _work(jobs: BulkJobs, webhooks: Webhooks) -> Mapping[str, Work]:
+def _work(jobs: BulkJobs, trainings: TrainingJobs, webhooks: Webhooks) -> Mapping[str, Work]:
     """What is done for each kind of step."""
     return {
         READ: jobs.read,
@@ -98,4 +105,7 @@ def _work(jobs: BulkJobs, webhooks: Webhooks) -> Mapping[str, Work]:
         WRITE: jobs.write,
         CONVERT: jobs.convert,
         NOTIFY: webhooks.deliver,
+        TRAIN: trainings.train,
+        SAMPLE: trainings.sample,
+        REFRESH: trainings.refresh,
     }

@@ -18,14 +18,27 @@ from ml_pipeline.file_shape import FileShape
 from ml_pipeline.result_files import MEDIA_TYPES, assemble_result
 from ml_pipeline.result_parts import write_part
 from services.dispatcher import Dispatcher
-from services.errors import IdempotencyConflict, InvalidRequest, JobStoreUnavailable
+from services.errors import IdempotencyConflict, InvalidRequest, JobStoreUnavailable, NoResultFile
 from services.job_keys import upload_key
 from services.job_progress import progress_of
-from services.job_results import ConversionUnderWay, JobResults, PartialFile, ResultFile
+from services.job_results import ConversionUnderWay, JobResults, PartialFile, ResultFile, sample_archive
 from services.job_store import JobStore, too_many_jobs
-from services.job_table import BULK, COMPLETED, DONE, GIVEN_UP, NOTIFY, READ, Job, NewJob, Step
+from services.job_table import (
+    BULK,
+    COMPLETED,
+    DONE,
+    GIVEN_UP,
+    NOTIFY,
+    READ,
+    TRAINING_KINDS,
+    WATCHED_KINDS,
+    Job,
+    NewJob,
+    Step,
+)
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore
+from services.training_progress import training_progress
 from services.upload_preview import preview_of
 from services.uploads import UploadLimits, UploadOptions, file_metadata, looked_at, plain_name
 from services.webhooks import Webhooks
@@ -59,7 +72,8 @@ class JobPage:
 class BulkService:
     """Everything a caller can do with bulk jobs; what a worker does is in bulk_job.py.
 
-    Methods that take a job_id raise UnknownJob unless it is one of the caller's.
+    Trainings, sample tables and data refreshes (asked for in training_service.py) are watched, cancelled, tried again, listed
+    and deleted here too. Methods that take a job_id raise UnknownJob unless it is one of the caller's.
     """
 
     def __init__(
@@ -126,7 +140,7 @@ class BulkService:
             job = self._store.add(new, self._jobs_per_caller)
         if job.job_id != new.job_id:  # the same request was quicker
             self._objects.delete_below(new.job_id)
-            return _checked_same(job, digest)
+            return checked_same(job, digest)
         log.info("job recorded", extra={"job_id": new.job_id, "bytes": new.parameters["size"]})
         self._dispatcher.send(job.job_id, READ)
         return self._store.get(job.job_id)
@@ -135,16 +149,16 @@ class BulkService:
         if options.idempotency_key is None:
             return None
         job = self._store.with_key(caller.owner, options.idempotency_key)
-        return None if job is None else _checked_same(job, digest)
+        return None if job is None else checked_same(job, digest)
 
     def _check_allowed(self, caller: Caller, options: UploadOptions) -> None:
         """Before anything is read: what is refused in the end costs nothing."""
         if options.webhook_url is not None:
             self._webhooks.check(options.webhook_url)
-        self._check_open_jobs(caller)
+        self._check_open_jobs(caller, BULK)
 
-    def _check_open_jobs(self, caller: Caller) -> None:
-        if self._store.open_jobs(caller.owner, BULK) >= self._jobs_per_caller:
+    def _check_open_jobs(self, caller: Caller, kind: str) -> None:
+        if self._store.open_jobs(caller.owner, kind) >= self._jobs_per_caller:
             raise too_many_jobs(self._jobs_per_caller)
 
     def _serving(self) -> Model | None:
@@ -201,11 +215,13 @@ class BulkService:
     # ---- watching
 
     def status(self, job_id: str, caller: Caller) -> Job:
-        """The caller's job."""
-        return self._store.find(job_id, caller.owner, BULK)
+        """The caller's job, of whatever kind."""
+        return self._store.find(job_id, caller.owner, *WATCHED_KINDS)
 
     def progress(self, job: Job) -> dict[str, Any]:
-        """How far a job is, by the names that the API documents."""
+        """How far a job is, by the names that the API documents: as `progress_of` has it, or `training_progress`."""
+        if job.kind in TRAINING_KINDS:
+            return training_progress(job)
         if job.status == COMPLETED:  # of which a list has many
             return progress_of(job, [], job.updated_at)
         return progress_of(job, *self._store.steps_now(job.job_id))
@@ -219,25 +235,39 @@ class BulkService:
         calls = self._store.steps(job.job_id, NOTIFY)
         return {"url": url, **(_told(calls[-1]) if calls else NOT_TOLD)}
 
-    def jobs(self, caller: Caller, status: str | None = None, limit: int = 50, cursor: str | None = None) -> JobPage:
-        """The caller's jobs, the newest first; cursor: where the page before ended. Raises InvalidRequest."""
+    def jobs(
+        self,
+        caller: Caller,
+        status: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        kind: str | None = None,
+    ) -> JobPage:
+        """The caller's jobs, the newest first; cursor: where the page before ended; kind: None for all. Raises InvalidRequest."""
         before = None if cursor is None else _read_cursor(cursor)
-        found = self._store.page(caller.owner, [BULK], status, limit + 1, before)
+        kinds = WATCHED_KINDS if kind is None else (kind,)
+        found = self._store.page(caller.owner, kinds, status, limit + 1, before)
         page = found[:limit]
         return JobPage(page, _cursor(page[-1]) if len(found) > limit and page else None)
 
     # ---- fetching
 
     def result(self, job_id: str, result_format: str | None, caller: Caller) -> ResultFile | ConversionUnderWay:
-        """The result in the format of the upload (None) or in another, which a worker makes on the first request.
+        """The result in the format of the upload (None) or in another, which a worker makes on the first request; of sample
+        tables their archive.
 
-        Raises JobNotFinished, JobFailed, JobCancelled, ConversionFailed, DoesNotFitXlsx.
+        Raises JobNotFinished, JobFailed, JobCancelled, ConversionFailed, DoesNotFitXlsx; NoResultFile of a training;
+        InvalidRequest for a format of sample tables.
         """
-        return self._results.result(self.status(job_id, caller), result_format, caller.request_id)
+        job = self.status(job_id, caller)
+        if job.kind in TRAINING_KINDS:
+            return sample_archive(job, result_format)
+        return self._results.result(job, result_format, caller.request_id)
 
     def partial(self, job_id: str, caller: Caller) -> AbstractContextManager[PartialFile]:
-        """The rows that are done so far, or the whole result. Raises JobNotFinished, JobFailed, JobCancelled without any."""
-        return self._results.partial(self.status(job_id, caller))
+        """The rows that are done so far, or the whole result. Raises JobNotFinished, JobFailed, JobCancelled without any, and
+        NoResultFile of a job without rows."""
+        return self._results.partial(self._of_a_file(job_id, caller))
 
     def customers(
         self,
@@ -249,7 +279,16 @@ class BulkService:
         offset: int = 0,
     ) -> Mapping[str, Any]:
         """A page of the file's distinct customers, the highest prediction first. Raises as `result` and a CustomerListError."""
-        return self._results.customers(self.status(job_id, caller), flag, segment, limit, offset)
+        return self._results.customers(self._of_a_file(job_id, caller), flag, segment, limit, offset)
+
+    def _of_a_file(self, job_id: str, caller: Caller) -> Job:
+        job = self.status(job_id, caller)
+        if job.kind != BULK:
+            raise NoResultFile(
+                f"Job {job_id} is of the kind {job.kind} and has no customers of an uploaded file: only jobs of "
+                f"POST /bulk/predict have. GET /bulk/status/{job_id} says what it has come to."
+            )
+        return job
 
     # ---- changing its course
 
@@ -266,7 +305,7 @@ class BulkService:
         Raises JobInProgress, NothingToRetry, TooManyJobs.
         """
         job = self.status(job_id, caller)
-        self._check_open_jobs(caller)
+        self._check_open_jobs(caller, job.kind)
         self._store.retry(job.job_id)
         log.info("job tried again", extra={"job_id": job_id})
         self._dispatcher.send_unsent(job_id)
@@ -275,7 +314,8 @@ class BulkService:
     def delete(self, job_id: str, caller: Caller) -> None:
         """Removes a job, its upload and its results. Raises JobInProgress while a worker is at it."""
         job = self.status(job_id, caller)
-        self._results.stop_conversions(job)
+        if job.kind == BULK:
+            self._results.stop_conversions(job)
         self._store.delete(job.job_id)
         self._objects.delete_below(job.job_id)
         log.info("job deleted", extra={"job_id": job.job_id})
@@ -314,7 +354,8 @@ def _told(call: Step) -> dict[str, Any]:
     return {"status": status, "attempts": call.attempts, "message": call.error_message}
 
 
-def _checked_same(job: Job, digest: str | None) -> Job:
+def checked_same(job: Job, digest: str | None) -> Job:
+    """The job that was asked for under a key before, if it was asked for the same. Raises IdempotencyConflict."""
     if job.parameters.get("digest") != digest:
         raise IdempotencyConflict(
             f"This Idempotency-Key was used for job {job.job_id}, with another file or other options. Send a new key for "

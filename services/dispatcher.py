@@ -32,6 +32,12 @@ class Dispatcher:
         """As many messages as steps wait."""
         return self.send(waiting.job_id, waiting.kind, waiting.count)
 
+    def send_next_in_turn(self) -> None:
+        """A message for the training whose turn it is: a worker that met one before its turn has used its message up."""
+        waiting = self._steps.next_in_turn()
+        if waiting is not None:
+            self.send_waiting(waiting)
+
     def send_unsent(self, job_id: str) -> None:
         """Messages for the steps of a job that have none."""
         for waiting in self._steps.unsent(job_id):

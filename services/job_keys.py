@@ -1,6 +1,7 @@
 """What the files of a job are called in the object store. Light to import: the watchdog removes some of them.
 
-`<job>/upload.<ext>`, `chunks/` (staged rows), `parts/` (rows with answers), `result-<fence>.<format>`, `customers-<fence>.npy`.
+`<job>/upload.<ext>`, `chunks/` (staged rows), `parts/` (rows with answers), `result-<fence>.<format>`, `customers-<fence>.npy`;
+of sample tables `sample-<fence>/sample_data.zip`.
 What a step writes has the step's fence in its key: whoever lost the lease can overwrite nothing of his successor's.
 """
 
@@ -67,6 +68,16 @@ def customers_key(result: str) -> str:
 def converted_key(parent_id: str, conversion_id: str, fence: int, result_format: str) -> str:
     """The result in another format than the upload's."""
     return f"{parent_id}/converted-{conversion_id}-{fence}.{result_format}"
+
+
+def sample_folder(job_id: str, fence: int) -> str:
+    """Above what one attempt at sample tables has made."""
+    return f"{job_id}/sample-{fence}"
+
+
+def sample_key(job_id: str, fence: int) -> str:
+    """The archive of sample tables."""
+    return f"{sample_folder(job_id, fence)}/sample_data.zip"
 
 
 def clear_chunks(objects: ObjectStore, job_id: str) -> None:

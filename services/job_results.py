@@ -14,10 +14,12 @@ from ml_pipeline.snapshot import result_columns
 from services.dispatcher import Dispatcher
 from services.errors import (
     ConversionFailed,
+    InvalidRequest,
     JobCancelled,
     JobFailed,
     JobNotFinished,
     JobOver,
+    NoResultFile,
     ObjectStoreUnavailable,
     UnknownJob,
 )
@@ -32,6 +34,7 @@ from services.job_table import (
     DONE,
     FAILED,
     OPEN,
+    SAMPLE_DATA,
     SCORE,
     Job,
     NewJob,
@@ -39,6 +42,8 @@ from services.job_table import (
 )
 from services.model_registry import Model, ModelRegistry
 from services.object_store import ObjectStore, named_failures
+
+ZIP = "application/zip"
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,23 @@ class JobResults:
         return self._registry.pair(str(job.bundle_id), str(job.snapshot_id))
 
 
+def sample_archive(job: Job, result_format: str | None) -> ResultFile:
+    """The archive of a job that made sample tables. Raises NoResultFile of a job that makes no file, InvalidRequest for a
+    format, JobNotFinished, JobCancelled, JobFailed."""
+    if job.kind != SAMPLE_DATA:
+        raise NoResultFile(
+            f"Job {job.job_id} is of the kind {job.kind} and makes no file to download. GET /bulk/status/{job.job_id} has what "
+            "came of it, GET /model/info and GET /model/performance tell of the model that serves."
+        )
+    if result_format is not None:
+        raise InvalidRequest(
+            f"format is {result_format}; job {job.job_id} has made sample tables, which come as one zip of CSV files. Leave "
+            "the format out."
+        )
+    check_has_result(job)
+    return ResultFile(str(job.result_key), f"sample_data_{job.parameters['n_customers']}.zip", ZIP)
+
+
 def own_format(job: Job) -> str:
     """The format that the job's result has without being asked for another."""
     return str(job.parameters["result_format"])
@@ -189,9 +211,13 @@ def own_format(job: Job) -> str:
 def check_has_result(job: Job) -> None:
     """Raises JobNotFinished, JobCancelled or JobFailed unless the job is completed."""
     if job.status in OPEN:
+        so_far = f" ({job.rows_processed:,} of {_shown_total(job)} rows)" if job.kind != SAMPLE_DATA else ""
         raise JobNotFinished(
-            f"Job {job.job_id} is {job.status} ({job.rows_processed:,} of {_shown_total(job)} rows). "
-            f"Ask GET /bulk/status/{job.job_id} until it is completed, then download."
+            f"Job {job.job_id} is {job.status}{so_far}. Ask GET /bulk/status/{job.job_id} until it is completed, then download."
+        )
+    if job.status == CANCELLED and job.kind == SAMPLE_DATA:
+        raise JobCancelled(
+            f"Job {job.job_id} was cancelled and has no result. POST /bulk/retry/{job.job_id} begins it anew."
         )
     if job.status == CANCELLED:
         raise JobCancelled(

@@ -18,7 +18,7 @@ from services.errors import (
     ServiceError,
     StorageFull,
 )
-from services.job_table import KINDS_OF_STEPS, QUEUE_OF, SCORE, Job, Lease, Step
+from services.job_table import KINDS_OF_STEPS, QUEUE_OF, SCORE, TRAINING_QUEUE, Job, Lease, Step
 from services.logs import request_id_bound
 from services.step_store import StepStore
 
@@ -76,6 +76,8 @@ class JobRunner:
             if time.monotonic() - begun > self._seconds_per_message:
                 break
         self._dispatcher.send_unsent(job_id)
+        if queue in (None, TRAINING_QUEUE):
+            self._dispatcher.send_next_in_turn()
 
     def _run_claimed(self, job: Job, step: Step, lease: Lease) -> None:
         facts = {"job_id": job.job_id, "step": step.kind, "number": step.number, "attempt": step.attempts}

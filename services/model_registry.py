@@ -138,6 +138,10 @@ class ModelRegistry:
             with self._publishing:
                 publish_pair(self._objects, self._models_dir, model.bundle.bundle_id, model.snapshot.snapshot_id)
 
+    def announce(self) -> None:
+        """Tells other hosts which pair serves here, after a training. Raises what `publish` raises."""
+        self.publish(self.serving())
+
     def backtest(self, bundle: "BundleMetadata") -> Mapping[str, Any]:
         """How good the bundle was on past days that it had not seen, beside the simple rules; as it was sealed.
 

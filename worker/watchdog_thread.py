@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from config import Settings
 from services.dispatcher import Dispatcher
 from services.errors import QueueUnavailable, ServiceError
+from services.job_folders import JobFolders
 from services.job_table import Worker
 from services.retention import Retention
 from services.stores import open_job_tables, open_object_store
-from services.watchdog import Watchdog
+from services.watchdog import Tidy, Watchdog
 from worker.ending import EXIT_STATUS, Ending
 from worker.hearing import Hearing
 from worker.identity import pool_process_id, worker_id
@@ -53,7 +54,8 @@ class WatchdogThread:
         self._queue = CeleryQueue(self._settings)
         store, self._steps = open_job_tables(self._settings, pooled=False)
         retention = Retention(store, open_object_store(self._settings), self._settings.retention_days)
-        self._watchdog = Watchdog(self._steps, self._queue, Dispatcher(self._queue, self._steps), [retention])
+        tidying: list[Tidy] = [retention, JobFolders(self._settings.var_dir, store)]
+        self._watchdog = Watchdog(self._steps, self._queue, Dispatcher(self._queue, self._steps), tidying)
         self._is_set_up = True
         os.register_at_fork(
             before=self._closed.acquire, after_in_parent=self._closed.release, after_in_child=self._closed.release

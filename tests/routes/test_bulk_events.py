@@ -71,7 +71,7 @@ def test_a_job_is_followed_to_its_end_and_then_there_is_nothing_more_to_come(cli
     assert numbers == sorted(set(numbers))
     status = client.get(f"/bulk/status/{job_id}").json
     last = seen.events[-1][2]
-    assert last == {name: status[name] for name in ("job_id", "status", "progress", "download_url")}
+    assert last == {name: status[name] for name in ("job_id", "kind", "status", "progress", "download_url")}
     over = client.get(f"/bulk/events/{job_id}", headers={"Last-Event-ID": str(numbers[-1])})
     assert (over.status_code, over.data) == (204, b"")
     missed = read_stream(client.get(f"/bulk/events/{job_id}", headers={"Last-Event-ID": str(numbers[0])}).text)

@@ -1,5 +1,7 @@
 """Trainings take turns: of all workers on all hosts one at a time, in the order in which they were asked for."""
 
+from functools import partial
+
 import pytest
 
 from services.errors import LeaseLost, NothingToRetry, TooManyJobs
@@ -109,7 +111,7 @@ def test_two_that_both_believe_it_is_their_turn_cannot_both_win(bench):
         bench.steps.postpone(bench.claim(first)[2], 60, "ObjectStoreUnavailable", "why")
         fast.ahead = bench.clock.ahead + 61
         of_the_fast = StepStore(fast, LEASE_SECONDS, MAX_ATTEMPTS)
-        claims = [lambda: of_the_fast.claim(first, "w1"), lambda: bench.steps.claim(second, "w2")]
+        claims = [partial(of_the_fast.claim, first, "w1"), partial(bench.steps.claim, second, "w2")]
         assert len([one for one in at_once(*claims) if one is not None]) == 1
         for job_id in (first, second):
             bench.store.cancel(job_id)
