@@ -130,7 +130,7 @@ class Agreement:
 class Backtest:
     """The outcome: a contest per target, the served numbers after reconciliation, and the purchase classifier.
 
-    purchase_serves: whether the classifier tells more than the plain share of buyers (`_tells_who_buys`).
+    purchase_serves: whether the classifier tells more than the plain share of buyers (`tells_who_buys`).
     """
 
     plan: WindowPlan
@@ -185,7 +185,7 @@ def run_backtest(
         if target == TOTAL_TARGET:
             total = contests[target].served.predicted
     served, agreement = _reconciled(contests, purchase, bench)
-    return Backtest(plan, contests, served, purchase, _tells_who_buys(purchase, bench), agreement)
+    return Backtest(plan, contests, served, purchase, tells_who_buys(purchase, observations, plan), agreement)
 
 
 def count_fits(plan: WindowPlan, targets: Sequence[str], *, thorough: bool = False, algorithm: str = ALL) -> int:
@@ -364,15 +364,15 @@ def _levels(
     )
 
 
-def _tells_who_buys(purchase: Judged, bench: Bench) -> bool:
+def tells_who_buys(purchase: Judged, observations: Observations, plan: WindowPlan) -> bool:
     """Whether the calibrated classifier beats the share of buyers on the selection windows, by log loss and beyond noise.
 
     By more than two standard errors of the mean difference per row.
     """
     if not purchase.raw:
         return False
-    observations, block = bench.observations, bench.plan.selection
-    rows, earlier = observations.ended_before(block[0]), bench.plan.before(block)
+    block = plan.selection
+    rows, earlier = observations.ended_before(block[0]), plan.before(block)
     calibration = learn_probability(observations, purchase, earlier, rows) or AS_IT_IS
     bought = pooled(observations.bought, block, observations)
     told = calibration.apply(np.concatenate([purchase.raw[day] for day in block]))
@@ -564,15 +564,15 @@ def _choose(target: str, models: Mapping[str, Judged], candidates: Sequence[Cand
     calm = _without_shocks(windows, [c.name for c in own], target, bench)
     order = {c.name: (_mean_of(calm, c.name, score), -_mean_of(calm, c.name, rmse)) for c in own}
     highest = max(own, key=lambda candidate: order[candidate.name])
-    near = order[highest.name][0] - _noise(calm, highest.name, rule.name, score, seed)
+    near = order[highest.name][0] - lead_noise(calm, highest.name, rule.name, score, seed)
     preferred = max(
         (c for c in own if order[c.name][0] >= near),
         key=lambda candidate: (candidate.recipe.parts if candidate.recipe else 0, *order[candidate.name]),
     )
     advantage = scores[preferred.name] - scores[rule.name]
-    noise = _noise(windows, preferred.name, rule.name, score, seed)
+    noise = lead_noise(windows, preferred.name, rule.name, score, seed)
     explains = _mean_of(windows, preferred.name, explained) - _mean_of(windows, rule.name, explained)
-    beaten = advantage > NOISE_MARGIN * noise and explains > NOISE_MARGIN * _noise(
+    beaten = advantage > NOISE_MARGIN * noise and explains > NOISE_MARGIN * lead_noise(
         windows, preferred.name, rule.name, explained, seed
     )
     served = preferred if beaten else rule
@@ -633,7 +633,9 @@ def _mean_of(windows: Sequence[SelectionWindow], name: str, metric: Metric) -> f
     return float(np.mean([metric(window.actual, window.of[name]) for window in windows]))
 
 
-def _noise(windows: Sequence[SelectionWindow], one: str, other: str, metric: Metric, seed: int) -> float:
+def lead_noise(
+    windows: Sequence[SelectionWindow], one: str, other: str, metric: Metric, seed: int, resamples: int = RESAMPLES
+) -> float:
     """Standard deviation of the difference of a metric, as the mean over windows, when customers are drawn anew.
 
     Paired bootstrap (Efron & Tibshirani 1993, chapter 16): both candidates are judged on the same draw, and a customer
@@ -642,7 +644,7 @@ def _noise(windows: Sequence[SelectionWindow], one: str, other: str, metric: Met
     rng = np.random.default_rng(seed)
     n = 1 + max(int(window.customer.max()) for window in windows)
     differences = []
-    for _ in range(RESAMPLES):
+    for _ in range(resamples):
         times = np.bincount(rng.integers(0, n, n), minlength=n)
         gained = []
         for window in windows:

@@ -20,8 +20,9 @@ from typing import Any
 from ml_pipeline.errors import BundleMismatch, ModelError, NoServingModel, PipelineError
 from ml_pipeline.features import feature_names
 
-FORMAT = 3
-"""3: what agrees how, and what was trained on; 2: what serves is a formula over members; 1 named one member or rule."""
+FORMAT = 4
+"""4: with a summary model; 3: what agrees how, and what was trained on; 2: what serves is a formula over members; 1 named one
+member or rule."""
 POINTER = "current.json"
 METADATA = "metadata.json"
 PREVIOUS_KEPT = 10
@@ -271,7 +272,8 @@ def load_metadata(models_dir: Path, bundle_id: str) -> BundleMetadata:
 
 def check_format(content: Mapping[str, Any], bundle_id: str) -> None:
     """Refuses metadata of another format and metadata that lacks what every bundle has."""
-    missing = [key for key in ("features", "targets", "as_of", "currency", "members", "serving") if key not in content]
+    needed = ("features", "targets", "as_of", "currency", "members", "serving", "summary")
+    missing = [key for key in needed if key not in content]
     missing += [f"the formula of {name}" for name, each in content.get("serving", {}).items() if "formula" not in each]
     if content.get("format") != FORMAT or missing:
         lacking = f", without {', '.join(missing)}" if missing else ""

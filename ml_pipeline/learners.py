@@ -647,8 +647,8 @@ class BgNbdLearner(Learner):
     def _fit(self, training: Fold, task: Task) -> Fitted:
         summary = _summary_columns(task)
         x, t_x, T, m = summary.of(training.history)
-        purchases = _fit_purchases(x, t_x, T)
-        return Fitted(BgNbdMember(summary, HORIZON_DAYS, purchases, _fit_values(x, m)), 0)
+        purchases = fit_purchases(x, t_x, T)
+        return Fitted(BgNbdMember(summary, HORIZON_DAYS, purchases, fit_values(x, m)), 0)
 
 
 class LightGBMBgNbdLearner(Learner):
@@ -667,7 +667,7 @@ class LightGBMBgNbdLearner(Learner):
         summary = _summary_columns(task)
         latest = slice(None) if training.latest is None else training.latest
         x, t_x, T, m = summary.of(training.history[latest])
-        outlook = PurchaseOutlook(summary, _fit_purchases(x, t_x, T), _fit_values(x, m))
+        outlook = PurchaseOutlook(summary, fit_purchases(x, t_x, T), fit_values(x, m))
         drawn = draw_rows(training, task.effort)
         weight = tweedie_weight(drawn.labels, task.effort.shape.tweedie_power)
         booster, rounds = grow_lightgbm(
@@ -688,13 +688,15 @@ def _summary_columns(task: Task) -> PurchaseSummary:
     )
 
 
-def _fit_purchases(x: FloatArray, t_x: FloatArray, T: FloatArray) -> "BgNbd":
+def fit_purchases(x: FloatArray, t_x: FloatArray, T: FloatArray) -> "BgNbd":
+    """BG/NBD, with a ridge where the likelihood alone has no maximum. Raises NotEnoughHistory, NoConvergence, BadSummary."""
     from ml_pipeline.btyd import fit_bg_nbd
 
     return _with_ridge_at_last(lambda ridge: fit_bg_nbd(x, t_x, T, ridge=ridge))
 
 
-def _fit_values(x: FloatArray, m: FloatArray) -> "GammaGamma":
+def fit_values(x: FloatArray, m: FloatArray) -> "GammaGamma":
+    """Gamma-Gamma in the same way; also raises UnboundedMean."""
     from ml_pipeline.btyd import fit_gamma_gamma
 
     return _with_ridge_at_last(lambda ridge: fit_gamma_gamma(x, m, ridge=ridge))

@@ -1,8 +1,8 @@
 """From a bundle and features to answers: members or rules, the parts made to agree, interval, probability, segment."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -28,8 +28,12 @@ from ml_pipeline.snapshot import (
     Answers,
     ends_in_cents,
     money_columns,
+    segments,
     write_snapshot,
 )
+from ml_pipeline.summary_members import SummaryMembers
+from ml_pipeline.summary_predictor import GOLDEN as SUMMARY_GOLDEN
+from ml_pipeline.summary_predictor import SummaryPredictor, check_summary_golden, load_summary
 from ml_pipeline.sums import SumIntervals
 
 FloatArray = npt.NDArray[np.float64]
@@ -47,6 +51,12 @@ class Predictor:
     metadata: BundleMetadata
     members: Mapping[str, Member]
     threads: int = 1
+    summary_members: SummaryMembers = field(default_factory=SummaryMembers)
+
+    @property
+    def summary(self) -> SummaryPredictor:
+        """What answers where only a few numbers are known of a customer."""
+        return SummaryPredictor(self.metadata, self.summary_members, self.threads)
 
     @property
     def raw_names(self) -> tuple[str, ...]:
@@ -168,14 +178,6 @@ class Predictor:
         return calibrated_probability(own[probability["member"]], probability["calibration"])
 
 
-def segments(total: FloatArray, thresholds: Sequence[float]) -> npt.NDArray[np.uint8]:
-    """0 low, 1 medium, 2 high: how many of the two thresholds the predicted total (n,) exceeds.
-
-    Exceeds, not reaches: where half of the customers are predicted 0, or all alike, a threshold is that very number.
-    """
-    return np.searchsorted(np.array(thresholds), total, side="left").astype(np.uint8)
-
-
 def load_predictor(models_dir: Path, bundle_id: str, threads: int = 1) -> Predictor:
     """Loads a bundle's members and re-checks its golden predictions.
 
@@ -187,8 +189,9 @@ def load_predictor(models_dir: Path, bundle_id: str, threads: int = 1) -> Predic
         name: load_member(member["library"], check_file(folder, metadata.content, member["file"]))
         for name, member in metadata.content["members"].items()
     }
-    predictor = Predictor(metadata, members, threads)
+    predictor = Predictor(metadata, members, threads, load_summary(folder, metadata))
     check_golden(predictor, check_file(folder, metadata.content, GOLDEN))
+    check_summary_golden(predictor.summary, check_file(folder, metadata.content, SUMMARY_GOLDEN))
     return predictor
 
 

@@ -25,6 +25,7 @@ from ml_pipeline.features import (
 )
 
 Matrix = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
 Inputs = Mapping[str, float | str]
 
 DOMINANT_CATEGORY = "dominant_category"
@@ -50,6 +51,8 @@ COLUMN_OF_INPUT: Mapping[str, str] = {
 
 SUMMARY_INPUTS: tuple[str, ...] = (*COLUMN_OF_INPUT, DOMINANT_CATEGORY)
 """Everything that may be known; the last is text, a product category as the shop writes it."""
+
+_PLACE = {name: index for index, name in enumerate(COLUMN_OF_INPUT)}
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -93,6 +96,32 @@ def summary_matrix(
         raise ValueError(f"{', '.join(sorted(unknown))}: no such summary input; they are {', '.join(SUMMARY_INPUTS)}")
     numbers = [_numbers(name, rows) for name in COLUMN_OF_INPUT]
     return np.column_stack([*numbers, _favorites(rows, config_targets, target_of_category)])
+
+
+def column_of(matrix: Matrix, name: str) -> FloatArray:
+    """A numeric input of a summary matrix as float64 (n,), NaN where it is not known."""
+    return matrix[:, _PLACE[name]].astype(np.float64)
+
+
+def with_implied(matrix: Matrix) -> Matrix:
+    """A copy of a summary matrix (n, C) in which is known what follows from what was known.
+
+    The mean value of a transaction and the total from each other, the mean gap from the days since the first and the last:
+    by the definitions of these features. What was known stays as it was.
+    """
+    full = matrix.copy()
+    count, last, first = (column_of(matrix, name) for name in ("transactions", "days_since_last", "days_since_first"))
+    total, value = column_of(matrix, "total_spend"), column_of(matrix, "avg_transaction_value")
+    _fill(full, "avg_transaction_value", total / np.where(count > 0, count, np.nan))
+    _fill(full, "total_spend", value * count)
+    _fill(full, "avg_days_between", (first - last) / np.where(count > 1, count - 1, np.nan))
+    return full
+
+
+def _fill(matrix: Matrix, name: str, values: FloatArray) -> None:
+    column = matrix[:, _PLACE[name]]
+    missing = np.isnan(column)
+    column[missing] = np.clip(values[missing], -LARGEST, LARGEST)
 
 
 def _numbers(name: str, rows: Sequence[Inputs]) -> Matrix:

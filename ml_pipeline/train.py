@@ -95,6 +95,11 @@ from ml_pipeline.schema import HORIZON_DAYS, TOTAL_TARGET
 from ml_pipeline.search import search_shape
 from ml_pipeline.snapshot import money_columns
 from ml_pipeline.subgroups import find_regions
+from ml_pipeline.summary_members import SummaryMembers
+from ml_pipeline.summary_model import count_summary_fits, learn_summary
+from ml_pipeline.summary_predictor import GOLDEN as SUMMARY_GOLDEN
+from ml_pipeline.summary_predictor import save_summary_golden
+from ml_pipeline.summary_report import golden_rows, report_summary, summary_content
 from ml_pipeline.targets import net_floor_report
 from ml_pipeline.training_set import (
     Observations,
@@ -244,6 +249,9 @@ def train(
         )
         regions = find_regions(engine, prepared.purchases, prepared.stores, observations, plan.report)
         report = {**report_backtest(backtest, observations, targets, regions), "leaks": learning.leaks.as_json()}
+    with progress.stage("summary model", count_summary_fits(plan)) as stage:
+        summary = learn_summary(observations, plan, targets, profile.effort, stage, thorough=profile.thorough)
+        report["summary"] = report_summary(summary, backtest, observations, targets)
     with progress.stage("final models", len(_final_fits(backtest, targets, profile.algorithm))) as stage:
         members = _fit_final(backtest, observations, targets, profile.effort, stage, profile.algorithm)
     with progress.stage("bundle and snapshot", 3) as stage:
@@ -255,12 +263,15 @@ def train(
             "rules_only": learning.plan.rules_only,
             "buyers": learning.buyers,
             "algorithm": profile.algorithm,
+            "summary": summary_content(summary, plan, observations, targets),
             "search": search.as_json(),
         }
         beside: dict[str, Any] = {"timings": fit_seconds(backtest)}
         if truth:
             beside["ceiling"] = _compare_with_truth(truth, engine, prepared, backtest, observations)
-        bundle_id = _write_bundle(models_dir, prepared, profile, backtest, report, observations, members, known, beside)
+        bundle_id = _write_bundle(
+            models_dir, prepared, profile, backtest, report, observations, members, summary.members, known, beside
+        )
         stage.advance("snapshot")
         predictor = load_predictor(models_dir, bundle_id, profile.effort.threads)
         snapshot_id, n_customers = build_snapshot(engine, prepared, predictor, models_dir)
@@ -483,6 +494,7 @@ def _write_bundle(
     report: Mapping[str, Any],
     observations: Observations,
     members: Sequence[TrainedMember],
+    summary: SummaryMembers,
     known: Mapping[str, Any],
     beside: Mapping[str, Any],
 ) -> str:
@@ -493,9 +505,12 @@ def _write_bundle(
         (staging / "members").mkdir()
         for trained in members:
             trained.member.save(staging / content["members"][trained.name]["file"])
-        draft = Predictor(BundleMetadata("draft", content), {each.name: each.member for each in members})
+        summary.save(staging)
+        own = {each.name: each.member for each in members}
+        draft = Predictor(BundleMetadata("draft", content), own, summary_members=summary)
         golden = np.linspace(0, len(observations) - 1, min(GOLDEN_ROWS, len(observations))).astype(int)
         save_golden(draft, observations.features[golden], staging / GOLDEN)
+        save_summary_golden(draft.summary, golden_rows(observations, golden, targets), staging / SUMMARY_GOLDEN)
         performance = complete_report(report, content, prepared.report)
         (staging / "backtest.json").write_text(json.dumps(performance, indent=1, allow_nan=False), "utf-8")
         (staging / "data_report.json").write_text(json.dumps(prepared.report, indent=1, default=str), "utf-8")

@@ -18,8 +18,10 @@ from ml_pipeline.predictor import GOLDEN, Predictor, joined, save_golden
 from ml_pipeline.reconcile import TOP_DOWN
 from ml_pipeline.registration import REGISTRATION_AGES
 from ml_pipeline.snapshot import money_columns, write_snapshot
+from ml_pipeline.summary_members import SummaryMembers
 from ml_pipeline.sums import SumIntervals
 from tests.ml_pipeline.toy_models import AS_OF, TARGETS, toy_backtest
+from tests.ml_pipeline.toy_summary import MEAN, toy_summary, write_summary
 
 MEMBER = member_name("xgboost", "total")
 PRIOR = {"total": 40.0, "electronics": 10.0, "grocery": 20.0, "sports": 5.0, "other": 5.0}
@@ -34,11 +36,12 @@ def write_booster_pair(
     features = random_features(len(buyers), seed)
     booster = train_booster(features, names)
     content = bundle_content(features, names, as_of)
-    predictor = Predictor(BundleMetadata("draft", content), {MEMBER: booster})
+    predictor = Predictor(BundleMetadata("draft", content), {MEMBER: booster}, summary_members=SummaryMembers(MEAN))
     with staged_folder(versions_dir(models_dir)) as staging:
         (staging / "members").mkdir()
         booster.save(staging / content["members"][MEMBER]["file"])
         save_golden(predictor, features[:8], staging / GOLDEN)
+        write_summary(predictor, staging)
         (staging / "MODEL_CARD.md").write_text("# Booster\n", "utf-8")
         (staging / "backtest.json").write_text(json.dumps(toy_backtest(TARGETS)), "utf-8")
         bundle_id = seal_bundle(staging, models_dir, content)
@@ -117,4 +120,5 @@ def bundle_content(features: Matrix, names: Sequence[str], as_of: date) -> dict[
         "probability": {"kind": "rate", "rate": 0.4},
         "never_bought": {"ages": dict.fromkeys(REGISTRATION_AGES, prior)},
         "segments": {"quantiles": [0.5, 0.8], "thresholds": [100.0, 400.0]},
+        "summary": toy_summary(TARGETS),
     }

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ml_pipeline.features import DAYS_FIRST_TO_LAST, DAYS_SINCE_LAST, TOTAL_PURCHASE_DAYS, feature_names
-from ml_pipeline.predictor import segments
-from ml_pipeline.snapshot import Answers, Snapshot, load_snapshot, money_columns, write_snapshot
+from ml_pipeline.snapshot import Answers, Snapshot, load_snapshot, money_columns, segments, write_snapshot
 from ml_pipeline.sums import SumIntervals
 
 THRESHOLDS = [10.0, 30.0]

@@ -9,7 +9,8 @@ import pytest
 
 from ml_pipeline.bundle import METADATA, content_id, versions_dir
 from ml_pipeline.errors import BundleMismatch
-from ml_pipeline.predictor import load_predictor, segments
+from ml_pipeline.predictor import load_predictor
+from ml_pipeline.snapshot import segments
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from ml_pipeline.intervals import Intervals
 from ml_pipeline.predictor import GOLDEN, Predictor, save_golden
 from ml_pipeline.reconcile import TOP_DOWN
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
+from ml_pipeline.summary_members import SummaryMembers
 from ml_pipeline.sums import SumIntervals
+from tests.ml_pipeline.toy_summary import MEAN, toy_summary, write_summary
 
 TARGETS = ("electronics", "grocery", "sports")
 AS_OF = date(2026, 1, 1)
@@ -63,7 +65,7 @@ def write_toy_pair(
                 "kind": "rule",
                 "name": "zero",
                 "formula": {"kind": "rule", "name": "zero", "mean": 0.0},
-                "cap": 1.0,
+                "cap": 1e6,
             }
             for name in money_columns(targets)
         },
@@ -76,12 +78,15 @@ def write_toy_pair(
         "reconciliation": {"name": TOP_DOWN},
         "intervals": dict.fromkeys(money_columns(targets), wide.as_json()),
         "probability": {"kind": "rate", "rate": 0.4},
+        "summary": toy_summary(targets),
     }
     with staged_folder(versions_dir(models_dir)) as staging:
         (staging / "backtest.json").write_text(json.dumps(toy_backtest(targets)), "utf-8")
         (staging / "MODEL_CARD.md").write_text("# Toy\n", "utf-8")
         nothing = np.zeros((2, len(names)), dtype=np.float32)
-        save_golden(Predictor(BundleMetadata("draft", content), {}), nothing, staging / GOLDEN)
+        draft = Predictor(BundleMetadata("draft", content), {}, summary_members=SummaryMembers(MEAN))
+        save_golden(draft, nothing, staging / GOLDEN)
+        write_summary(draft, staging)
         bundle_id = seal_bundle(staging, models_dir, content)
     snapshot_id = write_snapshot(
         models_dir,

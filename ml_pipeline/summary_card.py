@@ -1,0 +1,1 @@
+"""The card on what summary numbers alone tell."""
