@@ -101,12 +101,12 @@ def _answerable(one: Described, model_types: Sequence[str], options: SummaryOpti
     if isinstance(one, ServiceError):
         return one
     if options.model_type not in (BEST, *model_types):
-        return _absent(f"model_type={options.model_type}", f"model_type is one of {', '.join((*model_types, BEST))}")
+        return _absent(f"model_type={options.model_type}", f"model_type can be {' or '.join((*model_types, BEST))}")
     asked = f"model_type={BG_NBD}" if options.model_type == BG_NBD else f"horizon_days={options.days}"
     if options.model_type != BG_NBD and options.days == HORIZONS[0]:
         return one
     if BG_NBD not in model_types:
-        return _absent(asked, f"horizon_days is {HORIZONS[0]}")
+        return _absent(asked, f"horizon_days can be {HORIZONS[0]}")
     if one.never_bought:
         return InvalidRequest(
             f"{asked} needs purchases to go on from, and this customer has 0 orders. Ask with horizon_days={HORIZONS[0]} and "
@@ -123,8 +123,8 @@ def _answerable(one: Described, model_types: Sequence[str], options: SummaryOpti
 
 def _absent(asked: str, way_out: str) -> ModelTypeAbsent:
     return ModelTypeAbsent(
-        f"{asked} is not to be had from the serving bundle: it was trained on too little history for it. With this bundle "
-        f"{way_out}."
+        f"{asked} is not to be had from the serving bundle: there was too little history to train the model that it takes. "
+        f"With this bundle {way_out}."
     )
 
 
@@ -221,7 +221,7 @@ def _outlook_warnings(one: SummaryRequest, offered: bool) -> Iterator[str]:
     unknown = "The expected purchases and the probabilities of being alive and of churn are null"
     missing = [name for needed, name in OUTLOOK_FIELDS.items() if needed not in one.inputs]
     if not offered:
-        yield f"{unknown}: the serving bundle was trained on too little history for BG/NBD, which they come from."
+        yield f"{unknown}: they come from BG/NBD, and there was too little history to train one for the serving bundle."
     elif missing:
         yield (
             f"{unknown}: BG/NBD needs {', '.join(OUTLOOK_FIELDS.values())}, and {' and '.join(missing)} cannot be told from "

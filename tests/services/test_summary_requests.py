@@ -178,6 +178,10 @@ def test_numbers_come_as_json_numbers_or_as_text(value):
     assert read_summary({"recency": value}).inputs == {"days_since_last": 30}
 
 
+def test_minus_zero_is_zero():
+    assert math.copysign(1, read_summary({"recency": -0.0}).inputs["days_since_last"]) == 1
+
+
 def test_null_and_blank_are_not_known_and_not_zero():
     told = read_summary({"recency": 30, "tenure": None, "total_orders": "", "dominant_category": " "})
     assert told.inputs == {"days_since_last": 30}
@@ -249,6 +253,13 @@ def test_what_follows_from_other_numbers_is_derived():
     assert "days_since_first" not in settled(recency=30, total_orders=2)[0]
 
 
+def test_a_rounded_gap_takes_no_purchase_out_of_its_time():
+    inputs, warnings = settled(tenure=100, days_between_purchases=25.2, total_orders=5)
+    assert (inputs["days_since_last"], warnings) == (0, [])
+    inputs, warnings = settled(recency=1, days_between_purchases=73_050, total_orders=2)
+    assert (inputs["days_since_first"], warnings) == (73_050, [])
+
+
 def test_gaps_within_half_a_day_are_rounded_ones():
     assert settled(recency=30, tenure=180, total_orders=5, days_between_purchases=38)[1] == []
     assert len(settled(recency=30, tenure=180, total_orders=5, days_between_purchases=38.1)[1]) == 1
@@ -305,6 +316,7 @@ def test_of_one_who_never_bought_only_the_time_since_the_registration_is_used():
     ]
     assert [one["field"] for one in told.ignored] == ["recency", "dominant_category", "age"]
     assert not read_summary({"monetary_value": 0}).never_bought
+    assert read_summary({"total_orders": 0, "recency": 10, "tenure": 20, "tx_last_30d": 0}).never_bought
 
 
 # ---- six features
