@@ -222,12 +222,14 @@ def judge(
     incumbent: Incumbent | None,
     contest: Mapping[str, Any] | None,
 ) -> Verdict:
-    """What becomes of the challenger `pair`, whose tables are as of `as_of`.
+    """What becomes of the challenger `pair`, whose tables are as of `as_of`; `policy` is one of POLICIES.
 
     Tables that end before those that serve never change over by themselves, whatever they score: what has been sold
     since would no longer be known.
     """
     found = _judge_merits(pair, as_of, incumbent, contest)
+    if pair == (incumbent.pair if incumbent else None):
+        return found
     if policy == ALWAYS and not found.promoted:
         return Verdict("asked", True, f"It was asked to serve in any case. {found.reason}", contest=contest)
     if policy == NEVER:
