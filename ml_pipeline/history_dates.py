@@ -25,6 +25,9 @@ from ml_pipeline.dates import (
 )
 from ml_pipeline.schema import canonical_text
 
+LONGEST_DATE = 100
+"""No date is longer, in characters; Python's patterns may take long over long texts."""
+
 Fault = Literal["empty", "unreadable", "contradicts"]
 
 
@@ -113,6 +116,8 @@ def _read(text: str) -> _Reading:
     text = canonical_text(text)
     if not text:
         return _Reading(empty=True)
+    if len(text) > LONGEST_DATE:
+        return _Reading()
     time = _compiled(TIME_PART).search(text)
     day_text = text[: time.start()] if time else text
     clock = _read_time(time.group().lower()) if time else (0, None)

@@ -37,6 +37,8 @@ CONFIG_FILE = "dataset.toml"
 WHITESPACE = " \t\r\n\f\v\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
 """A regex character class without its brackets: blanks that files carry, no-break spaces and byte order marks included."""
 OUTER_WHITESPACE = f"^[{WHITESPACE}]+|[{WHITESPACE}]+$"
+_BLANKS = "".join(filter(re.compile(f"[{WHITESPACE}]").match, map(chr, range(0x10000))))
+"""The same characters for Python, whose patterns, unlike the engine's, take quadratic time over blanks within a text."""
 SPREADSHEET_INTEGER = r"^([+-]?[0-9]+)\.0+$"
 """12345.0 is how a spreadsheet writes the id 12345; 00042 and 1.5 are left alone."""
 NULL_TEXT = "^(?i:nan|none|null|na|n/a|<na>|nat)$"
@@ -45,7 +47,7 @@ NULL_TEXT = "^(?i:nan|none|null|na|n/a|<na>|nat)$"
 
 def canonical_text(value: str) -> str:
     """The text without outer blanks, '' for a text that means nothing ('NaN', 'null', ...)."""
-    return re.sub(NULL_TEXT, "", re.sub(OUTER_WHITESPACE, "", value))
+    return re.sub(NULL_TEXT, "", value.strip(_BLANKS))
 
 
 def canonical_id(value: object) -> str:

@@ -37,6 +37,7 @@ LINE_FIELDS = (
 )
 TRANSACTIONS_LIMIT = 10_000
 CATEGORIES_SHOWN = 5
+LONGEST_NUMBER = 100  # as text, in characters
 EXAMPLE = 'Send [{"transaction_date": "2025-01-31", "amount": 12.5, "category": "Grocery", "quantity": 2}].'
 IGNORED_LINE_FIELD = "A line is read by its transaction_date, amount, category, quantity, ids and has_promotion."
 FIRST_DAY = dt.date(1970, 1, 1)
@@ -193,7 +194,7 @@ def _number(value: Any, limit: int, what: str) -> Any:
         return 1
     if isinstance(value, str):
         plain = value.strip()
-        fits = NUMBER.fullmatch(plain) is not None and abs(Decimal(plain)) <= limit
+        fits = len(plain) <= LONGEST_NUMBER and NUMBER.fullmatch(plain) is not None and abs(Decimal(plain)) <= limit
         value = plain if fits else value
     else:
         fits = is_text_or_number(value) and abs(value) <= limit

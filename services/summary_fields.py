@@ -16,7 +16,7 @@ MOST_DAYS = 73_050
 """200 years: more is no age of a customer."""
 MOST_MONEY = 100 * AMOUNT_LIMIT
 """AMOUNT_LIMIT is that of a single sale; what a customer spent is the sum of many."""
-NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 """Numeric text; `1,500`, `1_500` and `NaN` are none."""
 
 

@@ -13,6 +13,8 @@ from ml_pipeline.features import build_features, feature_names, read_matrix
 from ml_pipeline.history import CUSTOMERS_SCHEMA, HistoryFeatures, purchases_from_history
 from ml_pipeline.schema import AMOUNT_SCALE, QUANTITY_SCALE
 from ml_pipeline.training_set import build_observations
+from services.model_registry import ModelRegistry
+from services.prediction_service import PredictionService
 
 N_CUSTOMERS, N_ALONE = 200, 10
 
@@ -107,3 +109,91 @@ def test_a_raw_history_alone_says_what_it_says_among_others(
     for customer in spread(trained, N_ALONE):
         alone = read_raw(trained_shop, histories, request_features, [customer], days[0])
         np.testing.assert_array_equal(alone[customer], trained[customer])
+
+
+# ---- a raw history over the API is answered as the stored customer
+
+
+N_ANSWERED, N_ANSWERED_ALONE, N_EXPLAINED = 500, 6, 40
+OWN_WORDS = {"warnings", "ignored_inputs"}
+
+
+@pytest.fixture(scope="module")
+def predictions(trained_shop):
+    return PredictionService(ModelRegistry(trained_shop.models))
+
+
+@pytest.fixture(scope="module")
+def asked_customers(trained_shop, histories):
+    """500 customers: some of every kind that is rare, the others spread over the shop."""
+    rare = [
+        [who for who, lines in histories.items() if any(float(line["amount"]) < 0 for line in lines)],
+        [who for who, lines in histories.items() if any(line["has_promotion"] for line in lines)],
+        [who for who, lines in histories.items() if all(float(line["amount"]) < 0 for line in lines)],
+        [who for who, lines in histories.items() if len({line["store_id"] for line in lines}) > 2],
+    ]
+    assert min(len(rare[0]), len(rare[1]), len(rare[3])) > 30
+    chosen = dict.fromkeys([*(who for some in rare for who in spread(some, 60)), *spread(histories, len(histories))])
+    return list(chosen)[:N_ANSWERED]
+
+
+@pytest.fixture(scope="module")
+def raw_requests(trained_shop, histories, asked_customers):
+    customers = trained_shop.engine.to_pyarrow(trained_shop.prepared.customers).to_pylist()
+    since = {row["customer_id"]: row["customer_since"] for row in customers}
+    return [
+        {
+            "customer_id": who,
+            "transactions": [
+                {**line, "transaction_date": line["transaction_date"].isoformat()} for line in histories[who]
+            ],
+            "customer_since": since[who].isoformat() if since[who] else None,
+        }
+        for who in asked_customers
+    ]
+
+
+def without_own_words(rows):
+    return [{name: value for name, value in row.items() if name not in OWN_WORDS} for row in rows]
+
+
+def test_500_raw_histories_are_answered_as_their_stored_customers_to_the_last_digit(
+    predictions, raw_requests, asked_customers
+):
+    raw = predictions.predict_batch(raw_requests)
+    stored = predictions.predict_batch(asked_customers)
+    assert raw["successful"] == stored["successful"] == N_ANSWERED
+    assert without_own_words(raw["predictions"]) == stored["predictions"]
+    assert not any("ignored_inputs" in row for row in raw["predictions"])
+
+
+def test_a_raw_history_alone_is_answered_as_its_stored_customer(predictions, raw_requests, asked_customers):
+    for place in range(0, N_ANSWERED, N_ANSWERED // N_ANSWERED_ALONE):
+        (alone,) = without_own_words([predictions.predict(raw_requests[place], explain=True)])
+        assert alone == predictions.predict({"customer_id": asked_customers[place]}, explain=True)
+
+
+def test_a_raw_history_is_explained_as_its_stored_customer(predictions, raw_requests, asked_customers):
+    some = slice(0, N_ANSWERED, N_ANSWERED // N_EXPLAINED)
+    raw = predictions.predict_batch(raw_requests[some], explain=True)["predictions"]
+    stored = predictions.predict_batch(asked_customers[some], explain=True)["predictions"]
+    assert without_own_words(raw) == stored
+    assert {"raw", "explanation"} <= set(raw[0])
+
+
+def test_who_never_bought_is_answered_by_the_age_of_his_registration(predictions, trained_shop):
+    as_of = trained_shop.snapshot.as_of
+    customers = trained_shop.engine.to_pyarrow(trained_shop.prepared.customers).to_pylist()
+    stored = predictions.predict_batch([customer["customer_id"] for customer in customers])["predictions"]
+    both = zip(customers, stored, strict=True)
+    never = [(customer, row) for customer, row in both if row["cold_start_reason"] == "never_bought"][:N_ANSWERED_ALONE]
+    assert never
+    for customer, row in never:
+        since = customer["customer_since"]
+        request = {
+            "customer_id": customer["customer_id"],
+            "transactions": [{"transaction_date": (as_of - timedelta(days=9)).isoformat(), "amount": -10}],
+            "customer_since": since.isoformat() if since else None,
+        }
+        assert without_own_words([predictions.predict(request)]) == [row]
+        assert without_own_words([predictions.predict({**request, "transactions": []})]) == [row]

@@ -160,3 +160,8 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 )
 def test_personal_columns_are_known_by_name(table: str, column: str, personal: bool) -> None:
     assert is_personal(table, column) is personal
+
+
+def test_an_id_full_of_blanks_is_read_in_linear_time() -> None:
+    blanks = " \u2003" * 500_000
+    assert canonical_id(f"{blanks}a{blanks}b{blanks}") == f"a{blanks}b"
