@@ -18,6 +18,7 @@ from ml_pipeline.predictor import GOLDEN, Predictor, joined, save_golden
 from ml_pipeline.reconcile import TOP_DOWN
 from ml_pipeline.registration import REGISTRATION_AGES
 from ml_pipeline.snapshot import money_columns, write_snapshot
+from ml_pipeline.summary_forms import FORMS
 from ml_pipeline.summary_members import SummaryMembers
 from ml_pipeline.sums import SumIntervals
 from tests.ml_pipeline.toy_models import AS_OF, TARGETS, toy_backtest
@@ -29,14 +30,25 @@ PRIOR = {"total": 40.0, "electronics": 10.0, "grocery": 20.0, "sports": 5.0, "ot
 
 
 def write_booster_pair(
-    models_dir: Path, buyers: Sequence[str], never_bought: Sequence[str], as_of: date = AS_OF, seed: int = 7
+    models_dir: Path,
+    buyers: Sequence[str],
+    never_bought: Sequence[str],
+    as_of: date = AS_OF,
+    seed: int = 7,
+    summary: SummaryMembers | None = None,
 ) -> ServingPair:
-    """Writes and promotes a pair with the default targets whose total is a booster's; one seed, one pair."""
+    """Writes and promotes a pair with the default targets whose total is a booster's; one seed, one pair.
+
+    summary: what answers summaries, its boosters first; rules alone without it.
+    """
     names = feature_names(TARGETS)
     features = random_features(len(buyers), seed)
     booster = train_booster(features, names)
     content = bundle_content(features, names, as_of)
-    predictor = Predictor(BundleMetadata("draft", content), {MEMBER: booster}, summary_members=SummaryMembers(MEAN))
+    if summary is not None:
+        content["summary"] = toy_summary(TARGETS, summary, {form: [*summary.boosters, "mean"] for form in FORMS})
+    members = summary or SummaryMembers(MEAN)
+    predictor = Predictor(BundleMetadata("draft", content), {MEMBER: booster}, summary_members=members)
     with staged_folder(versions_dir(models_dir)) as staging:
         (staging / "members").mkdir()
         booster.save(staging / content["members"][MEMBER]["file"])
