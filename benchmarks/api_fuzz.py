@@ -10,6 +10,7 @@ error, had a status or a type of content that is not documented, broke its schem
 """
 
 import argparse
+import base64
 import json
 import subprocess
 import sys
@@ -75,9 +76,8 @@ class Fuzzing:
             if answer is None:
                 self.faults.append((cases[case_id], "no answer", exchange["request"]["uri"]))
         for case_id, checks in recorder.get("checks", {}).items():
-            self.faults += [
-                (cases[case_id], check["name"], _words(check)) for check in checks if check["status"] != "success"
-            ]
+            words = _words(recorder["interactions"].get(case_id, {}))
+            self.faults += [(cases[case_id], check["name"], words) for check in checks if check["status"] != "success"]
 
 
 def _operation(recorder: Mapping[str, Any], case: Mapping[str, Any]) -> str:
@@ -134,8 +134,16 @@ def _events(report: Path) -> Iterator[tuple[str, Any]]:
             yield from json.loads(line).items()
 
 
-def _words(check: Mapping[str, Any]) -> str:
-    return str(check.get("failure") or check.get("message") or check)[:400]
+def _words(exchange: Mapping[str, Any]) -> str:
+    """Request and answer, to be looked at again."""
+    request, answer = exchange.get("request") or {}, exchange.get("response") or {}
+    sent, came = (_text(part.get(name)) for part, name in ((request, "body"), (answer, "content")))
+    return f"{request.get('method')} {request.get('uri')} {sent} -> {answer.get('status_code')} {came}"
+
+
+def _text(body: Any) -> str:
+    content = body.get("$base64", "") if isinstance(body, Mapping) else body or ""
+    return base64.b64decode(content).decode("utf-8", "replace")[:600]
 
 
 def render(found: Fuzzing) -> str:
