@@ -37,6 +37,8 @@ ARCHETYPES = (HIGH_VALUE_ACTIVE, AT_RISK, NEW, HABITUAL, LOW_VALUE_INACTIVE, NO_
 
 HALF, OFTEN, HIGH = 50, 60, 80
 """Percent of the shop's customers who have bought."""
+UNUSUAL = 1
+"""Percent of them on either side of what is not unusual."""
 FEW_PURCHASES = 2
 OVERDUE_GAPS = 2
 SHORTEST_AWAY, LONGEST_AWAY = HORIZON_DAYS, 180
@@ -86,14 +88,16 @@ class Population:
     """What is usual among the shop's customers who have bought; NaN, and no gaps, where nobody has.
 
     half_spend, high_spend: what HALF and HIGH percent of them spent at most. often: how many purchases OFTEN percent made at
-    most. usual_value: the median of their average purchases. gaps: whole days between purchases per band, one more than
-    BANDS; None where nobody has bought twice.
+    most. usual_value: the median of their average purchases; least_value, most_value: less and more than that is UNUSUAL.
+    gaps: whole days between purchases per band, one more than BANDS; None where nobody has bought twice.
     """
 
     half_spend: float
     high_spend: float
     often: float
     usual_value: float
+    least_value: float
+    most_value: float
     gaps: tuple[int, ...] | None
 
     def usual_gap(self, transactions: float) -> int | None:
@@ -123,6 +127,9 @@ class Population:
         return STEADY
 
 
+NOBODY = Population(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, None)
+
+
 def population_of(snapshot: "Snapshot", features: tuple[str, ...]) -> Population:
     """What is usual among the customers of a snapshot whose columns are `features`; the same bits for the same snapshot."""
     import numpy as np
@@ -135,14 +142,17 @@ def population_of(snapshot: "Snapshot", features: tuple[str, ...]) -> Population
     known = snapshot.features(rows)[:, columns].astype(np.float64)
     bought = known[~np.isnan(known[:, 0])]
     if not len(bought):
-        return Population(math.nan, math.nan, math.nan, math.nan, None)
+        return NOBODY
     spend, value, transactions, gap = bought.T
     half_spend, high_spend = np.percentile(spend, (HALF, HIGH))
+    least_value, usual_value, most_value = np.percentile(value, (UNUSUAL, HALF, 100 - UNUSUAL))
     return Population(
         half_spend=float(half_spend),
         high_spend=float(high_spend),
         often=float(np.percentile(transactions, OFTEN)),
-        usual_value=float(np.median(value)),
+        usual_value=float(usual_value),
+        least_value=float(least_value),
+        most_value=float(most_value),
         gaps=_usual_gaps(transactions, gap),
     )
 

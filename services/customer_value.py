@@ -1,10 +1,10 @@
 """What a customer is worth whom six numbers describe: predicted spend, chance of a purchase, segment, insight and action."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH
-from services.archetypes import Described, Population, population_of
+from services.archetypes import UNUSUAL, Described, Population, population_of
 from services.errors import InvalidRequest, ServiceError
 from services.insight_facts import CustomerFacts
 from services.insights import Insights
@@ -53,7 +53,7 @@ class CustomerValues:
             "model_version": model.version,
             "model_used": predicted["model_used"],
             "extrapolated": facts.extrapolated,
-            "warnings": described.warnings,
+            "warnings": [*described.warnings, *_scale_warnings(facts, self._of(model))],
             **_ignored(request, described),
         }
 
@@ -96,6 +96,23 @@ def _predicted(model: Model, described: SummaryRequest) -> Mapping[str, Any]:
     if isinstance(predicted, ServiceError):
         raise predicted
     return predicted
+
+
+def _scale_warnings(facts: CustomerFacts, population: Population) -> Iterator[str]:
+    """Of money at another scale than the shop's: most often it is in another currency."""
+    average, most = facts.customer.average_spend, 100 - UNUSUAL
+    if not facts.customer.transactions:
+        return
+    if average < population.least_value:
+        beside = f"less than {most} % of the shop's customers spend per purchase ({facts.money(population.least_value)} and more)"
+    elif average > population.most_value:
+        beside = f"more than {most} % of the shop's customers spend per purchase (up to {facts.money(population.most_value)})"
+    else:  # usual, or nobody to compare with
+        return
+    yield (
+        f"{facts.money(average)} per purchase are {beside}. Check that the money is in {facts.currency}: what is predicted is "
+        "learned from customers who spend at the shop's scale."
+    )
 
 
 def _customer_id(request: Mapping[str, Any]) -> str:

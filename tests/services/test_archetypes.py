@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from services.archetypes import (
     LOW_VALUE_INACTIVE,
     NEW,
     NO_PURCHASE_YET,
+    NOBODY,
     STEADY,
     Described,
     Population,
@@ -20,8 +22,15 @@ from services.archetypes import (
 )
 
 NAMES = feature_names(("grocery",))
-SHOP = Population(half_spend=1000.0, high_spend=5000.0, often=10.0, usual_value=100.0, gaps=(40, 35, 30, 20, 10, 5, 2))
-NOBODY = Population(math.nan, math.nan, math.nan, math.nan, None)
+SHOP = Population(
+    half_spend=1000.0,
+    high_spend=5000.0,
+    often=10.0,
+    usual_value=100.0,
+    least_value=5.0,
+    most_value=900.0,
+    gaps=(40, 35, 30, 20, 10, 5, 2),
+)
 
 
 class Customers:
@@ -97,7 +106,7 @@ def test_the_usual_gap_is_that_of_customers_with_about_as_many_purchases(transac
 
 
 def test_nobody_waits_longer_than_half_a_year_for_being_away():
-    assert Population(1.0, 1.0, 1.0, 1.0, (400,) * 7).away_after(1) == 180
+    assert replace(SHOP, gaps=(400,) * 7).away_after(1) == 180
 
 
 def test_what_is_usual_is_learned_from_those_who_have_bought():
@@ -106,6 +115,7 @@ def test_what_is_usual_is_learned_from_those_who_have_bought():
     assert found.half_spend == pytest.approx(49.5)
     assert found.high_spend == pytest.approx(79.2)
     assert (found.often, found.usual_value) == (2.0, pytest.approx(24.75))
+    assert (found.least_value, found.most_value) == (pytest.approx(0.495), pytest.approx(49.005))
     assert found.gaps == (10,) * 7
 
 
@@ -116,9 +126,7 @@ def test_gaps_of_few_alike_are_those_of_all():
 
 def test_a_shop_in_which_nobody_bought_twice_has_no_usual_gap():
     assert population_of(Customers([bought(5, 1)] * 30), NAMES).gaps is None
-    nobody = population_of(Customers([{}] * 3), NAMES)
-    assert nobody.gaps is None
-    assert all(map(math.isnan, (nobody.half_spend, nobody.high_spend, nobody.often, nobody.usual_value)))
+    assert population_of(Customers([{}] * 3), NAMES) is NOBODY
 
 
 def test_a_large_shop_is_looked_at_evenly(monkeypatch):

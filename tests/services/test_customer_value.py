@@ -73,7 +73,8 @@ def test_the_documented_request_is_answered_with_every_documented_field(values):
     ]  # fmt: skip
     assert (answer["customer_id"], answer["purchase_probability_30d"]) == ("13085", 0.83)
     assert 0 <= answer["interval"]["lower"] <= answer["predicted_future_spend_30d"] <= answer["interval"]["upper"]
-    assert (answer["insight_source"], answer["warnings"]) == ("rules", [])
+    assert answer["insight_source"] == "rules"
+    assert all(warning.startswith("49.39 INR per purchase are less than") for warning in answer["warnings"])
     assert answer["archetype"] in ARCHETYPES
     json.dumps(answer, allow_nan=False)
 
@@ -145,6 +146,17 @@ def test_money_that_does_not_fit_is_answered_with_a_warning(values):
     answer = asked(values, 1000, 500, 4, 8, 3, 10)
     assert len(answer["warnings"]) == 1
     assert "total_spend is 1000" in answer["warnings"][0]
+
+
+def test_money_at_another_scale_than_the_shops_is_answered_with_a_warning(values):
+    (little,), (much,) = (asked(values, 3 * each, each, 3, 8, 3, 10)["warnings"] for each in (0.02, 50_000))
+    assert little.startswith("0.02 INR per purchase are less than 99 % of the shop's customers spend per purchase (")
+    assert much.startswith(
+        "50,000 INR per purchase are more than 99 % of the shop's customers spend per purchase (up to "
+    )
+    assert much.endswith(
+        "Check that the money is in INR: what is predicted is learned from customers who spend at the shop's scale."
+    )
 
 
 def test_what_is_sent_beside_the_six_is_said_not_to_be_used(values):

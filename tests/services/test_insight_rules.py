@@ -5,14 +5,22 @@ import pytest
 
 from ml_pipeline.customer_flags import AT_RISK, CATEGORY_LOYAL, CROSS_SELL, FLAGS
 from ml_pipeline.snapshot import SEGMENTS
-from services.archetypes import ARCHETYPES, Described, Population
+from services.archetypes import ARCHETYPES, NOBODY, Described, Population
 from services.insight_check import refusal
 from services.insight_facts import CustomerFacts, GroupFacts, Part, amount
 from services.insight_question import fit_facts
 from services.insight_rules import OF_ARCHETYPE, customer_wording, group_wording, percent
 from services.insights import CUSTOMER_TASK, GROUP_TASK
 
-SHOP = Population(half_spend=1000.0, high_spend=5000.0, often=10.0, usual_value=100.0, gaps=(26, 24, 23, 18, 13, 8, 1))
+SHOP = Population(
+    half_spend=1000.0,
+    high_spend=5000.0,
+    often=10.0,
+    usual_value=100.0,
+    least_value=5.0,
+    most_value=900.0,
+    gaps=(26, 24, 23, 18, 13, 8, 1),
+)
 NONE_OF_THEM = dict.fromkeys(FLAGS, Part(0, 0.0))
 
 
@@ -138,8 +146,7 @@ def test_a_text_has_its_numbers_with_currency_and_without_false_precision():
 
 
 def test_what_is_usual_is_left_out_where_it_is_not_known():
-    shop = Population(math.nan, math.nan, math.nan, math.nan, None)
-    said = customer_wording(facts_of(Described(90.0, 30.0, 3, 4, 2, 5), shop))
+    said = customer_wording(facts_of(Described(90.0, 30.0, 3, 4, 2, 5), NOBODY))
     assert said.insight.startswith("A steady customer: 90.00 INR in 3 purchases, last bought 5 days ago. Predicted")
 
 
