@@ -39,9 +39,13 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:
-    """Streams of events hold at most half of the threads that there really are, and end when the process is to stop."""
+    """Streams of events hold at most half of the threads that there really are, and end when the process is to stop; the
+    models are opened beside the start, in the process that answers."""
+    from routes.context import EXTENSION  # not before the fork
+
     worker.wsgi.config["EVENT_STREAMS"] = worker.cfg.threads // 2
     worker.wsgi.config["IS_STOPPING"] = lambda: not worker.alive
+    worker.wsgi.extensions[EXTENSION].registry.start()
 
 
 def when_ready(server: Any) -> None:

@@ -69,7 +69,9 @@ def build_services(
     """The parts, wired. worker_id: whose leases these are when jobs are run here."""
     store, steps = tables or open_job_tables(settings)
     objects = objects or open_object_store(settings)
-    registry = registry or ModelRegistry(settings.models_dir, objects, settings.var_dir / MODEL_CACHE)
+    registry = registry or ModelRegistry(
+        settings.models_dir, objects, settings.var_dir / MODEL_CACHE, is_shared=_is_shared(settings)
+    )
     dispatcher = Dispatcher(queue, steps)
     webhooks = Webhooks(settings, steps)
     limits = UploadLimits(settings.max_upload_bytes, settings.max_rows, settings.max_columns)
@@ -95,6 +97,11 @@ def build_services(
         store=store,
         steps=steps,
     )
+
+
+def _is_shared(settings: Settings) -> bool:
+    """Whether other hosts may have the same object store: one below VAR_DIR is this host's alone."""
+    return not settings.objects_dir.is_relative_to(settings.var_dir)
 
 
 def _work(jobs: BulkJobs, trainings: TrainingJobs, webhooks: Webhooks) -> Mapping[str, Work]:

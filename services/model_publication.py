@@ -7,18 +7,16 @@ published once and fetched once per host. Keys, with `versions` for bundles and 
     models/versions/<id>.json      last: that all of them are there, with their sizes and the digest of the metadata
 """
 
-import fcntl
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_pipeline.turns import taking_turns
 from services.errors import ObjectMissing
 from services.object_store import MODELS, ObjectStore, link_or_copy, named_failures
 
@@ -29,7 +27,6 @@ log = logging.getLogger(__name__)
 
 UNUSED_SECONDS = 30 * 86_400.0
 """A fetched pair that no process has opened for so long is removed when the next one is fetched."""
-LOCK = ".lock"
 FETCHED = "the models that this host has fetched"
 FETCHED_ROOM = "Make room on the disk of VAR_DIR"
 
@@ -80,11 +77,22 @@ class SealedFolder:
 
     def check_fetched(self, folder: Path, published: dict[str, Any]) -> None:
         """Raises the half's own error unless all sealed files are there with the content that was sealed."""
+        self._check(folder, {self.metadata: published["metadata_sha256"]})
+        self.check_content(folder)
+
+    def check_content(self, folder: Path) -> None:
+        """Raises the half's own error unless the sealed files have the content that the metadata names; reads all of them."""
+        self._check(folder, self.digests(folder))
+
+    def _check(self, folder: Path, sealed: dict[str, str]) -> None:
         from ml_pipeline.bundle import digest_of
 
-        sealed = {self.metadata: published["metadata_sha256"], **self.digests(folder)}
         for name, digest in sealed.items():
-            if digest_of(folder / name) != digest:
+            try:
+                found = digest_of(folder / name)
+            except FileNotFoundError:
+                raise self._damaged(name, "it is missing") from None
+            if found != digest:
                 raise self._damaged(name, "another content than what was sealed")
 
     def _damaged(self, name: str, why: str) -> "ModelError":
@@ -129,19 +137,25 @@ def publish_pair(objects: ObjectStore, models_dir: Path, bundle_id: str, snapsho
         _say("model published", half, statement)
 
 
-def fetch_pair(objects: ObjectStore, cache_dir: Path, bundle_id: str, snapshot_id: str) -> None:
-    """Makes a published pair a part of `cache_dir`, which is laid out as a models folder; each half whole or not at all.
+def fetch_pair(
+    objects: ObjectStore, folder: Path, bundle_id: str, snapshot_id: str, unused_seconds: float | None = None
+) -> None:
+    """Makes a published pair a part of `folder`, which is laid out as a models folder; each half whole or not at all.
 
-    One process of a host fetches, others wait for it. Raises NoServingModel when the pair is not published,
+    unused_seconds: where nobody but this function writes into the folder, pairs that were not fetched again for so long, and
+    what processes that died have left, make room for what is fetched. One process of a host fetches, others wait for it. Raises NoServingModel when the pair is not published,
     BundleMismatch or SnapshotMismatch when what was published is damaged, what the object store raises, and StorageFull
-    when there is no space in `cache_dir`.
+    when there is no space in `folder`.
     """
-    with named_failures(FETCHED, FETCHED_ROOM), _alone(cache_dir):
-        for half in halves(bundle_id, snapshot_id):
-            if not half.below(cache_dir).is_dir():
-                _remove_unused(cache_dir / half.kind)
-                _fetch(objects, half, cache_dir)
-            os.utime(half.below(cache_dir))  # it is in use
+    with named_failures(FETCHED, FETCHED_ROOM):
+        folder.mkdir(parents=True, exist_ok=True)
+        with taking_turns(folder):
+            for half in halves(bundle_id, snapshot_id):
+                if not half.below(folder).is_dir():
+                    if unused_seconds is not None:
+                        _remove_unused(folder / half.kind, unused_seconds)
+                    _fetch(objects, half, folder)
+                os.utime(half.below(folder))  # it is in use
 
 
 def _fetch(objects: ObjectStore, half: SealedFolder, cache_dir: Path) -> None:
@@ -178,18 +192,9 @@ def _read_marker(objects: ObjectStore, half: SealedFolder) -> dict[str, Any]:
     return marker
 
 
-def _remove_unused(folder: Path) -> None:
+def _remove_unused(folder: Path, unused_seconds: float) -> None:
     """Pairs that nobody opened for long, and what a process that died was fetching: nobody else fetches now."""
-    cutoff = time.time() - UNUSED_SECONDS
+    cutoff = time.time() - unused_seconds
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith(".") or path.stat().st_mtime < cutoff:
             shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process, and one thread, at a time; a process that dies lets go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

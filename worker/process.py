@@ -22,6 +22,6 @@ def services() -> Services:
 
 
 def _open_serving_pair(built: Services) -> None:
-    """So that the first job finds the models open; a host without models fetches those of its jobs."""
+    """So that the first job finds the pair open; a host without models fetches those of its jobs."""
     with suppress(PipelineError):
-        built.registry.serving()
+        built.registry.open_ahead()

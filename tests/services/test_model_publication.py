@@ -18,6 +18,7 @@ from services.errors import ObjectMissing, StorageFull
 from services.model_publication import UNUSED_SECONDS
 from services.model_registry import ModelRegistry
 from services.object_store import FolderStore
+from services.verified_files import FOLDER as VERIFIED
 from tests.ml_pipeline.booster_pair import write_booster_pair
 from tests.ml_pipeline.toy_models import write_toy_pair
 from tests.small_disk import small_disk
@@ -44,7 +45,7 @@ class Host:
     def fetched(self) -> list[str]:
         """Every file that was fetched, and what is left of fetching."""
         found = (path.relative_to(self.cache).as_posix() for path in self.cache.rglob("*") if path.is_file())
-        return sorted(name for name in found if name != ".lock")
+        return sorted(name for name in found if name != ".lock" and not name.startswith(VERIFIED))
 
 
 @pytest.fixture

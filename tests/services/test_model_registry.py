@@ -7,12 +7,13 @@ import weakref
 
 import pytest
 
-from ml_pipeline.bundle import ServingPair, read_pointer, write_pointer
+from ml_pipeline.bundle import Serving, ServingPair, read_pointer, write_serving
 from ml_pipeline.errors import BundleMismatch, NoServingModel, SnapshotMismatch
 from ml_pipeline.predictor import load_predictor
 from ml_pipeline.snapshot import load_snapshot, write_snapshot
-from services.model_registry import PAIRS_KEPT_OPEN, ModelRegistry
+from services.model_registry import ModelRegistry
 from services.model_service import ModelService
+from services.open_pairs import PAIRS_KEPT_OPEN
 from tests.ml_pipeline.booster_pair import write_booster_pair
 from tests.ml_pipeline.toy_models import write_toy_pair
 
@@ -36,6 +37,7 @@ def test_a_new_pointer_is_followed_without_a_restart(models):
     first = write_toy_pair(models, ["C1", "C2"], seed=1)
     assert registry.serving().version == first.bundle_id
     second = write_toy_pair(models, ["C1", "C2", "C3"], seed=2)
+    registry.check_now()
     assert registry.serving().version == second.bundle_id
     assert registry.serving().snapshot.n_customers == 3
 
@@ -67,10 +69,7 @@ def test_only_a_few_pairs_stay_open(models):
 def test_a_snapshot_of_another_bundle_is_refused_by_name(models):
     first = write_toy_pair(models, ["C1"], seed=1)
     second = write_toy_pair(models, ["C1"], seed=2)
-    write_pointer(models, ServingPair(second.bundle_id, first.snapshot_id))
-    if second.bundle_id == first.bundle_id:
-        second = write_toy_pair(models, ["C1", "C2"], seed=2)
-        write_pointer(models, ServingPair(second.bundle_id, first.snapshot_id))
+    write_serving(models, Serving(ServingPair(second.bundle_id, first.snapshot_id)))
     with pytest.raises(SnapshotMismatch, match=first.snapshot_id):
         ModelRegistry(models).serving()
 
@@ -127,7 +126,7 @@ def test_members_are_loaded_on_demand_once_per_bundle_and_shared_by_its_snapshot
         found.append(model.predictor.get())
 
     threads = [threading.Thread(target=load, args=(one,)) for one in (first, second) * 4]
-    with caplog.at_level(logging.INFO, logger="services.model_registry"):
+    with caplog.at_level(logging.INFO, logger="services.open_pairs"):
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -144,6 +143,7 @@ def test_members_go_with_the_last_pair_of_their_bundle(models):
     others = [write_toy_pair(models, ["C1"], seed=seed) for seed in range(PAIRS_KEPT_OPEN)]
     for other in others:
         registry.pair(other.bundle_id, other.snapshot_id)
+    registry.check_now()
     assert registry.serving().version != pair.bundle_id
     gc.collect()
     assert loaded() is None

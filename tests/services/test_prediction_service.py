@@ -217,30 +217,30 @@ def test_what_was_served_is_explained_even_where_the_model_would_say_otherwise_n
     assert before["explanation"]["contributions"] == after["explanation"]["contributions"]
 
 
-def test_a_damaged_member_stops_reasons_and_not_predictions(tmp_path):
+def test_a_bundle_with_a_damaged_member_answers_nothing(tmp_path):
     folder = tmp_path / "models"
     pair = write_booster_pair(folder, BUYERS, [])
     next((folder / "versions" / pair.bundle_id / "members").iterdir()).write_text("{}")
-    service = PredictionService(ModelRegistry(folder))
     with pytest.raises(BundleMismatch, match="missing or differs"):
-        service.predict({"customer_id": BUYERS[0]}, explain=True)
-    assert service.predict({"customer_id": BUYERS[0]})["customer_id"] == BUYERS[0]
+        PredictionService(ModelRegistry(folder)).predict({"customer_id": BUYERS[0]})
 
 
-def test_a_worker_that_never_explains_never_loads_a_booster(booster_models):
+def test_a_worker_that_scores_files_never_loads_a_booster(booster_models):
     program = f"""
 import json, sys
 from pathlib import Path
+from ml_pipeline.bundle import read_pointer
 from services.model_registry import ModelRegistry
-from services.prediction_service import PredictionService
 
-service = PredictionService(ModelRegistry(Path({str(booster_models)!r})))
+folder = Path({str(booster_models)!r})
+registry, pair = ModelRegistry(folder), read_pointer(folder)
 def loaded():
     return sorted({{"xgboost", "lightgbm", "sklearn", "ml_pipeline.predictor"}} & set(sys.modules))
-service.predict({{"customer_id": "B01"}})
-service.predict_batch(["B01", "never"])
+registry.open_ahead()
+model = registry.pair(pair.bundle_id, pair.snapshot_id)
+model.snapshot.columns(model.snapshot.positions(["B01", "never"]))
 before = loaded()
-service.predict({{"customer_id": "B01"}}, explain=True)
+registry.serving()
 print(json.dumps([before, loaded()]))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
