@@ -14,7 +14,7 @@ import xgboost
 from ml_pipeline import features
 from ml_pipeline.bundle import digests_below, load_metadata, read_pointer, versions_dir
 from ml_pipeline.engine import open_engine
-from ml_pipeline.errors import FeatureLeak
+from ml_pipeline.errors import FeatureLeak, TooFewToLearnFrom
 from ml_pipeline.features import CALENDAR_FEATURES, feature_names
 from ml_pipeline.formulas import members_of
 from ml_pipeline.model_card import complete_report, write_model_card
@@ -25,6 +25,7 @@ from ml_pipeline.registration import REGISTRATION_AGES
 from ml_pipeline.sample_ceiling import find_sample_truth
 from ml_pipeline.snapshot import SEGMENTS, load_snapshot, money_columns
 from ml_pipeline.train import net_floor, train
+from ml_pipeline.training_set import LEAST_SAMPLE
 from ml_pipeline.turns import taking_turns
 from tests.ml_pipeline.conftest import SMALL
 from tests.ml_pipeline.small_shop import prepare_shop, write_shop
@@ -443,14 +444,26 @@ def test_a_feature_that_knows_the_future_stops_the_training_before_anything_is_f
 
 
 def test_a_large_shop_is_learned_from_by_a_sample_of_whole_customers_and_serves_all(noise, tmp_path):
-    pair = train_on(noise, tmp_path, replace(FAST, most_observations=700)).pair
+    """Of as many as were asked for, or of fewer where so many are too much."""
+    pair = train_on(noise, tmp_path, replace(FAST, most_observations=700, n_samples=390)).pair
     content = load_metadata(tmp_path, pair.bundle_id).content
     assert content["buyers"] == 400
     assert content["trained_on"]["observations"] <= 700
+    assert content["trained_on"]["n_samples"] == 390
     assert content["trained_on"]["customers"] == 700 // content["trained_on"]["as_of_days"]
-    assert load_snapshot(tmp_path, pair.snapshot_id).n_customers == 400
-    drawn = content["trained_on"]["customers"]
-    assert f"They are {drawn} of the 400 who ever bought" in (tmp_path / "MODEL_CARD.md").read_text()
+    again = train_on(noise, tmp_path / "asked", replace(FAST, n_samples=130, algorithm="random_forest"))
+    content = load_metadata(tmp_path / "asked", again.pair.bundle_id).content
+    assert (content["trained_on"]["customers"], content["buyers"], content["algorithm"]) == (130, 400, "random_forest")
+    assert load_snapshot(tmp_path / "asked", again.pair.snapshot_id).n_customers == 400
+    card = (tmp_path / "asked" / "MODEL_CARD.md").read_text()
+    assert "They are 130 of the 400 who ever bought" in card
+    assert "Only random forest took part" in card
+
+
+@pytest.mark.parametrize("asked", [0, -5, LEAST_SAMPLE - 1])
+def test_a_sample_of_too_few_customers_is_refused_with_what_it_takes(noise, tmp_path, asked):
+    with pytest.raises(TooFewToLearnFrom, match=f"n_samples = {asked}: .* at least {LEAST_SAMPLE} .* has 400"):
+        train_on(noise, tmp_path, replace(FAST, n_samples=asked))
 
 
 def test_the_truth_of_another_shop_gives_no_ceiling_but_a_warning(noise, sample_tables, tmp_path, caplog):
