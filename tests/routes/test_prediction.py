@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import jsonschema_rs
 import pytest
 
 from app import FORM_OVERHEAD_BYTES, create_app
@@ -188,3 +189,80 @@ def test_without_a_model_predictions_are_503_and_the_way_out_is_said(settings, q
     assert client.get("/health/ready").status_code == 503
     assert client.get("/health").status_code == 503
     assert client.get("/health/live").status_code == 200
+
+
+# ---- the three ways in
+
+
+HISTORY = {"transactions": [{"transaction_date": "2025-12-01", "amount": 40, "category": "Grocery", "note": "x"}]}
+SUMMARY = {"customer_id": "S1", "recency": 30, "frequency": 5, "monetary_value": 1500.0, "tenure": 180}
+
+
+def documented(client, path):
+    """Checks a JSON value against the documented answer of a path."""
+    document = client.get("/openapi.json").json
+    schema = document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    return jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]})
+
+
+def test_a_raw_history_is_answered_in_the_shape_of_a_known_customer(explaining):
+    answer = explaining.post("/predict?explain=true&model_type=bg_nbd", json=HISTORY)
+    assert answer.status_code == 200
+    assert {"predicted_30d_spend", "intervals", "explanation", "raw"} <= set(answer.json)
+    assert [one["field"] for one in answer.json["ignored_inputs"]] == ["transactions[].note", "model_type"]
+    assert answer.json["customer_id"] is None
+    documented(explaining, "/predict").validate(answer.json)
+
+
+def test_every_answer_of_a_mixed_batch_has_a_documented_shape(explaining):
+    batch = ["B01", "never", "nobody", None, HISTORY, SUMMARY, {"transactions": []}, {**HISTORY, **SUMMARY}]
+    for query in ("", "?explain=true", "?horizon_days=30"):
+        answer = explaining.post(f"/predict/batch{query}", json=batch)
+        assert answer.status_code == 200
+        documented(explaining, "/predict/batch").validate(answer.json)
+        rows = answer.json["predictions"]
+        assert [row.get("error") for row in rows if "error" in row] == [
+            "UnknownCustomer",
+            "InvalidRequest",
+            "InvalidRequest",
+        ]
+        assert rows[5]["predicted_clv"] == rows[5]["predicted_30d_spend"]["total"]
+        assert rows[4]["cold_start_reason"] == "one_purchase"
+        for place in (0, 4, 5):
+            alone = explaining.post(f"/predict{query}", json=batch[place] if place else {"customer_id": "B01"})
+            assert alone.json == rows[place]
+
+
+def test_the_documented_examples_of_bodies_are_answered(explaining):
+    document = explaining.get("/openapi.json").json
+    for path in ("/predict", "/predict/batch"):
+        for example in document["paths"][path]["post"]["requestBody"]["content"]["application/json"][
+            "examples"
+        ].values():
+            answer = explaining.post(path, json=example["value"])
+            assert answer.status_code == 200
+            assert answer.json.get("failed", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("model_type=random_forest", "model_type is 'random_forest'; there are"),
+        ("horizon_days=60", "horizon_days is 60; it can be"),
+        ("horizon_days=soon", "horizon_days: a whole number is needed here, not 'soon'"),
+    ],
+)
+def test_a_model_or_horizon_that_there_is_not_is_400(client, query, words):
+    for path, body in (("/predict", {"customer_id": CUSTOMERS[0]}), ("/predict/batch", [CUSTOMERS[0]])):
+        answer = client.post(f"{path}?{query}", json=body)
+        assert (answer.status_code, answer.json["error"]) == (400, "InvalidRequest")
+        assert words in answer.json["message"]
+
+
+def test_a_history_over_the_limit_is_413(client):
+    answer = client.post("/predict", json={"transactions": HISTORY["transactions"] * 10_001})
+    assert (answer.status_code, answer.json["error"]) == (413, "RequestTooLarge")
+    (row,) = client.post("/predict/batch", json=[{"transactions": HISTORY["transactions"] * 10_001}]).json[
+        "predictions"
+    ]
+    assert row["error"] == "RequestTooLarge"
