@@ -222,6 +222,16 @@ def test_one_who_never_bought_is_answered_by_what_such_customers_did(model):
 
 
 @pytest.mark.parametrize(
+    ("tenure", "age"), [(30, "up_to_30_days"), (31, "31_to_90_days"), (400, "over_365_days"), (None, "unknown")]
+)
+def test_of_one_who_never_bought_tenure_is_the_time_since_the_registration(model, monkeypatch, tenure, age):
+    ages = model.predictor.get().metadata.content["never_bought"]["ages"]
+    monkeypatch.setitem(ages, age, {**ages[age], "probability": 0.77})
+    assert one_answer(model, {"total_orders": 0, "tenure": tenure})["purchase_probability_30d"] == 0.77
+    assert one_answer(model, {"total_orders": 0, "tenure": 200})["purchase_probability_30d"] == 0.1
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"model_type": "catboost"}, "model_type is 'catboost'; there are xgboost, lightgbm, bg_nbd, best"),
@@ -266,6 +276,11 @@ def test_where_no_purchase_is_expected_the_ratio_is_one():
     expected = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 5e-324], [5e-324, 5e-324, 1e-300], [0.1, 0.3, 0.6]])
     assert longer_by(expected, 90).tolist() == pytest.approx([1, 1, 1, 3])
     assert longer_by(expected, 365).tolist() == pytest.approx([1, 365 / 30, 365 / 30, 6])
+
+
+def test_rounding_makes_no_longer_horizon_worth_less():
+    expected = np.array([[0.2, 0.3, np.nextafter(0.3, 0)]])
+    assert longer_by(expected, 365) >= longer_by(expected, 90)
 
 
 # ---- shops that are too young for models
