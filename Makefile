@@ -16,6 +16,7 @@ ACCURACY_OPTIONS ?= --write
 TRUST_OPTIONS ?= --write
 BULK_OPTIONS ?= --write
 CHAOS_OPTIONS ?= --write
+FAULTS_OPTIONS ?= --write
 FUZZ_OPTIONS ?= --write
 
 .DEFAULT_GOAL := help
@@ -74,6 +75,9 @@ chaos: $(DEV_READY) ## run bulk jobs while workers, web and queue are killed, an
 
 fuzz: $(DEV_READY) ## send thousands of requests made from the API's own document, into docs/api_fuzz.md (minutes)
 	@$(BIN)/python -m benchmarks.api_fuzz $(FUZZ_OPTIONS)
+
+faults: $(DEV_READY) ## ask for insights while the language model's endpoint fails in every way, into docs/insights_faults.md (minutes)
+	@$(BIN)/python -m benchmarks.insights_faults $(FAULTS_OPTIONS)
 
 clean: ## delete what is made (.venv, var, caches); tables and models stay
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,7 +1,7 @@
 """What an OpenAI-compatible endpoint answers to a few messages: one call, or several within a deadline.
 
 Every call has a connection of its own, which is shut down when the call is abandoned: a timeout of a socket bounds each wait for
-bytes, not an answer that drips in for ever. The SDK is imported with the first call, hence after the fork.
+bytes, not an answer that drips in for ever. The SDK is imported when it is first waited for, hence after the fork.
 """
 
 import json
@@ -65,12 +65,31 @@ class Completions:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._lock = threading.Lock()
+        self._opening: threading.Thread | None = None
+        self._is_opened = threading.Event()
         self._client: Any = None
         self._current = threading.local()
         self._takes_options = True
 
+    def is_ready_by(self, moment: float) -> bool:
+        """Waits for the SDK, which takes a second to import. moment: in seconds of time.monotonic()."""
+        with self._lock:
+            if self._opening is None:
+                self._opening = threading.Thread(target=self._open, name="language-model", daemon=True)
+                self._opening.start()
+        return self._is_opened.wait(max(moment - time.monotonic(), 0.0)) and self._client is not None
+
+    def _open(self) -> None:
+        try:
+            self._client = _client(self._endpoint, self._prepare)
+        finally:
+            self._is_opened.set()
+
     def text(self, messages: Sequence[Mapping[str, str]], deadline: float, abandonment: Abandonment) -> str:
-        """What the model says to `messages`; asked again where that may help before the deadline. Raises NoCompletion."""
+        """What the model says to `messages`; asked again where that may help before the deadline. Raises NoCompletion.
+
+        Only when it is ready.
+        """
         for attempt in range(1, ATTEMPTS):
             try:
                 return self._with_or_without_options(messages, deadline, abandonment)
@@ -112,13 +131,12 @@ class Completions:
         import httpx2
         import openai
 
-        client = self._opened()
         left = deadline - time.monotonic()
         if left <= 0:
             raise NoCompletion("timeout")
         self._current.watch = watch = _Watch(abandonment)
         try:
-            request = client.chat.completions.with_streaming_response.create(
+            request = self._client.chat.completions.with_streaming_response.create(
                 model=self._endpoint.model, messages=list(messages), timeout=left, **options
             )
             with request as response:
@@ -127,12 +145,6 @@ class Completions:
             raise _no_completion(problem, has_options=bool(options)) from problem
         finally:
             watch.close()
-
-    def _opened(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                self._client = _client(self._endpoint, self._prepare)
-            return self._client
 
     def _prepare(self, request: Any) -> None:
         """Called by the HTTP client with each request, in the thread that makes it."""

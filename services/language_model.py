@@ -29,6 +29,9 @@ GROQ_MODEL = "openai/gpt-oss-20b"
 GROQ_EXTRA = {"reasoning_effort": "low"}
 """What that model is told beyond what every model is: wording a few figures needs no long thought."""
 
+NOWHERE = Endpoint("", "", "", {})
+"""Never asked."""
+
 MOST_CALLS = 32
 """At once, in one process: those of its eight request threads, and those that were abandoned and do not know it yet."""
 FAILURES_ALLOWED = 3
@@ -52,7 +55,7 @@ class LanguageModel:
     def __init__(self, settings: Settings) -> None:
         self._endpoint = _endpoint(settings)
         self._budget_seconds = settings.llm_budget_seconds
-        self._completions = None if self._endpoint is None else Completions(self._endpoint)
+        self._completions = Completions(self._endpoint or NOWHERE)
         self._calls = BoundedCalls(MOST_CALLS)
         self._breaker = CircuitBreaker(FAILURES_ALLOWED, REST_SECONDS)
         self._lock = threading.Lock()
@@ -75,7 +78,7 @@ class LanguageModel:
         facts: of the names in insight_question, None for what is not known. task: what is to be worded, in a sentence of ours.
         Never raises; never takes longer than LLM_BUDGET_SECONDS.
         """
-        if self._completions is None:
+        if not self.configured:
             return None
         started = time.monotonic()
         wording: Wording | None = None
@@ -100,6 +103,8 @@ class LanguageModel:
             known = self._known.get(key)
         if known is not None:
             return known, "cached"
+        if not self._completions.is_ready_by(deadline - self._budget_seconds / 2):
+            raise NoWording("not_ready")  # which is not the endpoint's failure: the breaker hears nothing of it
         wording = self._answer(facts, task, deadline)
         reason = refusal(wording, facts, task)
         if reason is not None:
@@ -129,11 +134,10 @@ class LanguageModel:
         return wording
 
     def _text(self, facts: Mapping[str, Fact], task: str, deadline: float) -> str:
-        completions, question = self._completions, messages(facts, task)
-        assert completions is not None
+        question = messages(facts, task)
 
         def call(abandonment: Abandonment) -> str:
-            return completions.text(question, deadline, abandonment)
+            return self._completions.text(question, deadline, abandonment)
 
         try:
             return self._calls.run(call, deadline)

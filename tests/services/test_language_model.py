@@ -273,3 +273,19 @@ def test_a_key_for_groq_is_enough_and_another_endpoint_goes_before_it():
     assert (other.name, other._endpoint.extra) == ("qwen/qwen3.6-27b", {})
     own = LanguageModel(load_settings({"GROQ_API_KEY": "gsk", "LLM_BASE_URL": "http://localhost/v1", "LLM_MODEL": "m"}))
     assert (own._endpoint.base_url, own._endpoint.api_key) == ("http://localhost/v1", "")
+
+
+def test_a_first_question_waits_for_the_sdk_without_blaming_the_endpoint(model, server, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    asked = model()
+    is_imported = threading.Event()
+    opened = asked._completions._open
+    monkeypatch.setattr(asked._completions, "_open", lambda: is_imported.wait(5) and opened())
+    started = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda number: asked.ask(facts(number), TASK), range(8))) == {None}
+    assert time.monotonic() - started < BUDGET + LATE
+    is_imported.set()
+    assert asked._completions.is_ready_by(time.monotonic() + 5)
+    assert asked.ask(facts(), TASK) is not None
+    assert outcomes(caplog) == ["not_ready"] * 8 + ["ok"]
