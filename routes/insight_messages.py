@@ -7,23 +7,36 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 from routes.messages import CustomerId, IgnoredInput, Interval, Message, Money, UnknownIds
 from services.archetypes import ARCHETYPES
 from services.insights import SOURCES
-from services.summary_fields import SIX_FEATURES
+from services.summary_fields import SIX_FEATURES, SummaryField
 
 Source = Annotated[str, WithJsonSchema({"type": "string", "enum": list(SOURCES)})]
-NUMBER: dict[str, Any] = {"type": "number", "minimum": 0}
 NAMES = [one.name for one in SIX_FEATURES]
-SIX = {
+
+
+def _schema_of(feature: SummaryField) -> dict[str, Any]:
+    kind = feature.kind
+    assert kind is not None, "all six are numbers"
+    return {
+        "type": "integer" if kind.whole else "number",
+        "minimum": 0,
+        "maximum": kind.most,
+        "description": feature.meaning,
+    }
+
+
+SIX: dict[str, Any] = {
     "anyOf": [
         {
             "type": "array",
-            "items": NUMBER,
+            "prefixItems": [_schema_of(one) for one in SIX_FEATURES],
+            "items": {"type": "number", "minimum": 0},
             "minItems": len(NAMES),
             "maxItems": len(NAMES),
             "description": f"In this order: {', '.join(NAMES)}.",
         },
         {
             "type": "object",
-            "properties": {one.name: {**NUMBER, "description": one.meaning} for one in SIX_FEATURES},
+            "properties": {one.name: _schema_of(one) for one in SIX_FEATURES},
             "required": NAMES,
             "additionalProperties": False,
         },

@@ -13,6 +13,7 @@ from ml_pipeline.features import LIFETIME_SPEND, feature_names
 from ml_pipeline.intervals import Intervals
 from ml_pipeline.predictor import GOLDEN, Predictor, save_golden
 from ml_pipeline.reconcile import TOP_DOWN
+from ml_pipeline.registration import REGISTRATION_AGES
 from ml_pipeline.snapshot import Answers, money_columns, write_snapshot
 from ml_pipeline.summary_members import SummaryMembers
 from ml_pipeline.sums import SumIntervals
@@ -49,6 +50,8 @@ def write_toy_pair(
         raw=rng.random((n, len(raw_names))) * 1000,
     )
     wide = Intervals(1.0, np.zeros(1), np.array([0.5]), np.array([2.0]))
+    none = dict.fromkeys(money_columns(targets), 0.0)
+    nothing_yet = {"spend": none, "upper": none, "variance": none, "probability": 0.1}
     content = {
         "as_of": as_of.isoformat(),
         "currency": currency,
@@ -79,6 +82,7 @@ def write_toy_pair(
         "intervals": dict.fromkeys(money_columns(targets), wide.as_json()),
         "probability": {"kind": "rate", "rate": 0.4},
         "summary": toy_summary(targets),
+        "never_bought": {"ages": dict.fromkeys(REGISTRATION_AGES, nothing_yet)},
     }
     with staged_folder(versions_dir(models_dir)) as staging:
         (staging / "backtest.json").write_text(json.dumps(toy_backtest(targets)), "utf-8")
