@@ -20,7 +20,7 @@ FAULTS_OPTIONS ?= --write
 FUZZ_OPTIONS ?= --write
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test train sample lint format lock readme accuracy trust bulk chaos fuzz clean
+.PHONY: help setup run test train sample lint format lock readme accuracy trust bulk chaos fuzz faults clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
