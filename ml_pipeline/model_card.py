@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_pipeline.candidates import ALL
 from ml_pipeline.card_sections import (
     candidate_title,
     deciles_section,
@@ -20,6 +21,7 @@ from ml_pipeline.plots import plot_paths
 from ml_pipeline.rules import RULE_BY_NAME
 from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.snapshot import SEGMENTS, money_columns
+from ml_pipeline.summary_card import summary_section
 from ml_pipeline.wording import plain
 
 _OF_ITS_KIND = (
@@ -103,6 +105,7 @@ def write_model_card(
         _probability(performance),
         intervals_section(performance),
         subgroups_section(performance),
+        summary_section(performance),
         limits_section(performance),
     ]
     path.write_text("\n\n".join(sections) + "\n", "utf-8")
@@ -197,8 +200,11 @@ def _sampled(content: Mapping[str, Any]) -> str:
         last = content["trained_on"]["last_as_of"]
         text += (
             f" They are {content['trained_on']['customers']:,} of the {content['buyers']:,} who ever bought; the others first "
-            f"bought on or after {last} or, in a shop with more customers than a training takes, were left out by lot."
+            f"bought on or after {last} or, in a shop with more customers than a training takes or was asked to take, were left "
+            "out by lot."
         )
+    if content.get("algorithm", ALL) != ALL:
+        text += f" Only {plain(content['algorithm'])} took part, beside the simple rules and the usual shares, as was asked."
     if content["rules_only"]:
         text += f" **Rules only**, because {content['rules_only']}."
     for group in content["unused_features"]:

@@ -67,7 +67,7 @@ class Index(Message):
 
 
 class Part(Message):
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "degraded", "unavailable"]
     error: str | None = None
     message: str | None = None
     count: int | None = None
@@ -95,7 +95,7 @@ class Live(Message):
 
 
 class Ready(Message):
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "degraded", "unavailable"]
     model_version: str | None = None
     as_of: str | None = None
     as_of_age_days: int | None = None
@@ -242,6 +242,11 @@ class ModelPerformance(Message):
     subgroups: dict[str, Any] | None = Field(
         None,
         description="Everyone, active, new, dormant, one purchase, each store region: the total beside the best rule.",
+    )
+    summary: dict[str, Any] | None = Field(
+        None,
+        description="What a few numbers alone tell: per form of request what serves and its figures; under `beside` those "
+        "of the full model, the best simple rule and the rule of thumb on the same rows.",
     )
     leaks: dict[str, Any] | None = Field(
         None, description="What was checked so that nothing of the future was learned from."
