@@ -168,6 +168,11 @@ class HistoryFeatures:
         return collect_rows(found.to_batches(), found.num_rows, self._names)
 
     def _refill(self, name: str, rows: pa.Table) -> None:
+        """The rows, and those alone, in one of the tables.
+
+        Registering them changes the temporary catalog, and with it the engine plans the queries anew; that has to be. A
+        plan rests on the statistics of the rows, and DuckDB would keep one that was made for other rows.
+        """
         connection = self._engine.con
         connection.execute(f"DELETE FROM {name}")
         connection.register("history_rows", rows)
