@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.service_under_test import PROJECT, ServiceUnderTest, free_of_settings
-from tests.ml_pipeline.toy_models import write_toy_pair
+from tests.ml_pipeline.booster_pair import write_booster_pair
+from tests.ml_pipeline.summary_boosters import summary_members
 
 PAGE = PROJECT / "docs" / "api_fuzz.md"
 LEAST_REQUESTS = 5_000
@@ -193,7 +194,7 @@ def fuzz_service(folder: Path, examples: int, seed: int = SEED) -> Fuzzing:
     """A service of its own below `folder`, fuzzed."""
     models, tables = folder / "models", folder / "tables"
     tables.mkdir()
-    write_toy_pair(models, CUSTOMERS)
+    write_booster_pair(models, CUSTOMERS, ["never"], summary=summary_members())
     (folder / "service").mkdir()
     service = ServiceUnderTest(folder / "service", models, {**SETTINGS, "DATA_DIR": str(tables)})
     with service.running():

@@ -6,19 +6,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_pipeline.btyd import BgNbd, GammaGamma
-from ml_pipeline.features import DAYS_SINCE_LAST, LIFETIME_SPEND
-from ml_pipeline.members import LightGBMMember, XGBoostMember
-from ml_pipeline.summary_columns import summary_columns
+from ml_pipeline.btyd import BgNbd
 from ml_pipeline.summary_members import SummaryMembers
-from ml_pipeline.summary_purchases import SummaryPurchases
 from routes.summary_messages import DOCUMENTED_SUMMARY, EIGHTEEN_FIELD_SUMMARY, SummaryAnswer
 from services.errors import InvalidRequest, ModelTypeAbsent, ServiceError
 from services.model_registry import Model, ModelRegistry
 from services.summary_answers import HORIZONS, SummaryOptions, longer_by, summary_answers
 from services.summary_requests import SUMMARY_FIELDS
 from tests.ml_pipeline.booster_pair import PRIOR, write_booster_pair
-from tests.ml_pipeline.toy_models import TARGETS
+from tests.ml_pipeline.summary_boosters import summary_members
 from tests.services.test_summary_requests import anything, consistent_summaries, plausible
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -41,30 +37,6 @@ def rules_model(tmp_path_factory) -> Model:
 def served_by(folder, members: SummaryMembers | None) -> Model:
     write_booster_pair(folder, [f"B{number:02d}" for number in range(30)], ["never"], summary=members)
     return ModelRegistry(folder).serving()
-
-
-def summary_members() -> SummaryMembers:
-    """A few trees of each library on a made-up rule, and both models of purchases as they are on CDNOW."""
-    import lightgbm
-    import xgboost
-
-    columns = list(summary_columns(TARGETS))
-    matrix = np.random.default_rng(5).gamma(1.0, 60.0, (400, len(columns))).astype(np.float32)
-    spend = matrix[:, columns.index(LIFETIME_SPEND)] / (1 + matrix[:, columns.index(DAYS_SINCE_LAST)] / 30)
-    matrix[np.random.default_rng(6).random(matrix.shape) < 0.2] = np.nan
-    trees = xgboost.train(
-        {"objective": "reg:tweedie", "max_depth": 3, "nthread": 1, "seed": 7},
-        xgboost.DMatrix(matrix, label=spend, feature_names=columns),
-        num_boost_round=10,
-    )
-    leaves = lightgbm.train(
-        {"objective": "tweedie", "num_leaves": 4, "num_threads": 1, "seed": 7, "verbose": -1, "deterministic": True},
-        lightgbm.Dataset(matrix, spend, feature_name=columns),
-        num_boost_round=10,
-    )
-    boosters = {"xgboost": XGBoostMember(trees), "lightgbm": LightGBMMember(leaves)}
-    purchases = BgNbd(0.243, 4.414 * 7, 0.793, 2.426, -9582.4, 2357)  # weeks as days
-    return SummaryMembers(250.0, boosters, None, SummaryPurchases(purchases, GammaGamma(6.25, 3.74, 15.45, 0.0, 946)))
 
 
 def one_answer(model, request, **options):
