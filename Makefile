@@ -14,13 +14,14 @@ DATA_DIR ?= pymind_dataset
 PYTEST_OPTIONS ?=
 ACCURACY_OPTIONS ?= --write
 TRUST_OPTIONS ?= --write
+SUMMARY_OPTIONS ?= --write
 BULK_OPTIONS ?= --write
 CHAOS_OPTIONS ?= --write
 FAULTS_OPTIONS ?= --write
 FUZZ_OPTIONS ?= --write
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test train sample lint format lock readme accuracy trust bulk chaos fuzz faults clean
+.PHONY: help setup run test train sample lint format lock readme accuracy trust summary bulk chaos fuzz faults clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -66,6 +67,9 @@ accuracy: $(BENCH_READY) ## measure on public data beside every peer, into docs/
 
 trust: $(BENCH_READY) ## measure intervals, sums, coherence and reasons on public data, into docs/trust.md
 	@$(BIN)/python -m benchmarks.trust $(TRUST_OPTIONS)
+
+summary: $(BENCH_READY) ## measure what summary numbers tell beside the whole history, into docs/summary_accuracy.md (half an hour)
+	@$(BIN)/python -m benchmarks.summary_accuracy $(SUMMARY_OPTIONS)
 
 bulk: $(DEV_READY) ## measure a million rows in and out beside a data scientist's script, into docs/bulk_speed.md (an hour)
 	@$(BIN)/python -m benchmarks.bulk $(BULK_OPTIONS)
