@@ -110,7 +110,7 @@ def any_group(draw: random.Random) -> GroupFacts:
 
 def test_the_rules_state_no_number_that_is_not_among_the_facts():
     draw, seen = random.Random(5), set()
-    for _ in range(1500):
+    for _ in range(700):
         facts = any_customer(draw)
         wording = customer_wording(facts)
         seen.add(facts.archetype)
@@ -120,7 +120,7 @@ def test_the_rules_state_no_number_that_is_not_among_the_facts():
 
 def test_the_rules_on_groups_state_no_number_that_is_not_among_the_facts():
     draw, begun = random.Random(6), set()
-    for _ in range(1500):
+    for _ in range(700):
         facts = any_group(draw)
         wording = group_wording(facts)
         begun.add(wording.recommended_action.split()[0])

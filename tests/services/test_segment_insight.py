@@ -123,5 +123,5 @@ def test_a_job_that_is_not_finished_or_not_the_callers_has_no_insight(services, 
 
 def test_a_job_that_is_no_file_of_customers_has_none(services, local):
     training = services.store.add(NewJob(TRAINING, local.owner, local.request_id, TRAIN), 10)
-    with pytest.raises((InvalidRequest, UnknownJob)):
+    with pytest.raises(InvalidRequest, match="is no bulk prediction"):
         services.insights.of({"job_id": training.job_id}, local)
