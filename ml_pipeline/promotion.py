@@ -90,16 +90,17 @@ def _has_all_files(folder: Path, metadata: str) -> bool:
 
 def pairs_of(models_dir: Path, bundle_id: str) -> list[ServingPair]:
     """The bundle with each complete snapshot that was made by it, the latest as_of first; of one day, the last made first."""
-    made = [meta.parent for meta in snapshots_dir(models_dir).glob(f"*/{META}") if _made_by(meta) == bundle_id]
+    found = [meta.parent for meta in snapshots_dir(models_dir).glob(f"*/{META}")]
+    made = [folder for folder in found if made_by(models_dir, folder.name) == bundle_id]
     made.sort(key=lambda folder: (folder.name[:8], (folder / META).stat().st_mtime), reverse=True)
     pairs = [ServingPair(bundle_id, folder.name) for folder in made]
     return [pair for pair in pairs if is_complete(models_dir, pair)]
 
 
-def _made_by(meta: Path) -> str | None:
+def made_by(models_dir: Path, snapshot_id: str) -> str | None:
     """The bundle that made a snapshot; None where nobody can tell."""
     try:
-        return str(json.loads(meta.read_text("utf-8"))["bundle_id"])
+        return str(json.loads((snapshots_dir(models_dir) / snapshot_id / META).read_text("utf-8"))["bundle_id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

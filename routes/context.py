@@ -79,6 +79,7 @@ def surround_requests(app: Flask) -> None:
     app.after_request(_finish)
     app.teardown_request(lambda _problem: bind_request_id(None))
     app.extensions[f"{EXTENSION}_bodies"] = _documented_bodies(app)
+    app.extensions[f"{EXTENSION}_optional_bodies"] = _optional_bodies(app)
     app.config.setdefault("EVENT_STREAMS", EVENT_STREAMS)
     app.config.setdefault("IS_STOPPING", lambda: False)
     app.extensions[f"{EXTENSION}_streams"] = StreamSlots(lambda: app.config["EVENT_STREAMS"])
@@ -135,6 +136,13 @@ def _documented_bodies(app: Flask) -> Mapping[tuple[str, str], str]:
     return bodies
 
 
+def _optional_bodies(app: Flask) -> set[str]:
+    """The endpoints that the documentation lets be called without their body."""
+    paths = app.paths  # type: ignore[attr-defined]
+    found = ((rule.endpoint, getattr(paths.get(rule.rule), "post", None)) for rule in app.url_map.iter_rules())
+    return {endpoint for endpoint, post in found if post and post.requestBody and post.requestBody.required is False}
+
+
 def _check_body() -> None:
     """Refuses what the view's model would misread: no body, another type of body, broken JSON, JSON that is a mere value."""
     taken = current_app.extensions[f"{EXTENSION}_bodies"].get((request.endpoint, request.method))
@@ -142,6 +150,8 @@ def _check_body() -> None:
         return
     is_json = taken == "application/json"
     if not request.content_length and not request.mimetype:
+        if request.endpoint in current_app.extensions[f"{EXTENSION}_optional_bodies"]:
+            return
         missing = InvalidRequest if is_json else MissingFile
         raise missing(f"The request has no body; this route takes {taken}. See /docs for an example.")
     if request.mimetype != taken:

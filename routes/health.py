@@ -42,4 +42,4 @@ def live() -> Response:
 def ready() -> Response:
     """For a load balancer: 503 only when bundle or snapshot cannot serve."""
     state = services().health.can_predict()
-    return answer(Ready, state, 200 if state["status"] == "ok" else 503)
+    return answer(Ready, state, 503 if state["status"] == "unavailable" else 200)

@@ -15,8 +15,10 @@ from services.job_runner import JobRunner, Work
 from services.job_store import JobStore
 from services.job_table import CONVERT, NOTIFY, READ, REFRESH, SAMPLE, SCORE, TRAIN, WRITE
 from services.language_model import LanguageModel
+from services.model_pruning import MODEL_CACHE, ModelPruning
 from services.model_registry import ModelRegistry
 from services.model_service import ModelService
+from services.model_versions import ModelVersions
 from services.object_store import ObjectStore
 from services.prediction_service import PredictionService
 from services.queue import JobQueue
@@ -28,11 +30,8 @@ from services.sum_service import SumService
 from services.training_jobs import TrainingJobs
 from services.training_service import TrainingService
 from services.uploads import UploadLimits
-from services.watchdog import Watchdog
+from services.watchdog import Tidy, Watchdog
 from services.webhooks import Webhooks
-
-MODEL_CACHE = "models"
-"""Below VAR_DIR: pairs that were published by other hosts."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Services:
     values: CustomerValues
     insights: SegmentInsights
     models: ModelService
+    versions: ModelVersions
     bulk: BulkService
     trainings: TrainingService
     health: HealthService
@@ -80,6 +80,8 @@ def build_services(
     bulk = BulkService(store, objects, dispatcher, registry, webhooks, limits, settings.max_jobs_per_caller)
     folders = JobFolders(settings.var_dir, store)
     trainings = TrainingJobs(settings, folders, steps, objects, registry)
+    pruning = ModelPruning.by_settings(settings, store, objects)
+    tidying: list[Tidy] = [Retention(store, objects, settings.retention_days), folders, pruning]
     return Services(
         settings=settings,
         predictions=PredictionService(registry),
@@ -87,11 +89,12 @@ def build_services(
         values=CustomerValues(registry, insights),
         insights=SegmentInsights(registry, bulk, insights),
         models=ModelService(registry),
+        versions=ModelVersions(settings.models_dir, registry, store),
         bulk=bulk,
         health=HealthService(steps, objects, queue, registry),
         trainings=TrainingService(store, dispatcher, settings.max_jobs_per_caller),
         runner=JobRunner(steps, dispatcher, worker_id, settings.lease_seconds, _work(jobs, trainings, webhooks)),
-        watchdog=Watchdog(steps, queue, dispatcher, [Retention(store, objects, settings.retention_days), folders]),
+        watchdog=Watchdog(steps, queue, dispatcher, tidying),
         objects=objects,
         registry=registry,
         store=store,

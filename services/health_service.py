@@ -45,11 +45,11 @@ class HealthService:
             "object_store": _asked(self._objects.check),
         }
         away = [name for name, part in parts.items() if part["status"] != OK]
-        status = OK if not away else UNAVAILABLE if "model" in away else DEGRADED
+        status = OK if not away else UNAVAILABLE if model["status"] == UNAVAILABLE else DEGRADED
         return {"status": status, "degraded": away, **facts, **parts}
 
     def can_predict(self) -> dict[str, Any]:
-        """Whether bundle and snapshot can serve: status ok or unavailable, and why."""
+        """Whether bundle and snapshot can serve: status ok, degraded (others than those that should) or unavailable, and why."""
         model, facts = self._model()
         return {**model, **facts}
 
@@ -65,7 +65,20 @@ class HealthService:
             "as_of_age_days": age,
         }
         facts["warnings"] = [_old(model.as_of, age)] if age >= HORIZON_DAYS else []
-        return {"status": OK, "customers": model.snapshot.n_customers}, facts
+        part: dict[str, Any] = {"status": OK, "customers": model.snapshot.n_customers}
+        return self._told_of_others(part, facts), facts
+
+    def _told_of_others(self, part: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+        """With why another model than the one that serves should, where that is so."""
+        refusals = self._registry.refusals()
+        facts["warnings"] += [refusal.sentence for refusal in refusals]
+        if refusals:
+            part |= {"status": DEGRADED, "error": refusals[0].error.__name__, "message": refusals[0].sentence}
+        if problem := self._registry.sharing_problem():
+            sentence = f"models cannot be exchanged with other hosts: {problem}"
+            facts["warnings"].append(sentence)
+            part = {"error": "ModelsNotShared", "message": sentence, **part, "status": DEGRADED}
+        return part
 
     def _workers(self) -> dict[str, Any]:
         try:

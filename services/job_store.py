@@ -130,6 +130,18 @@ class JobStore:
         with self._database.reading() as connection:
             return steps_of(connection, steps.c.job_id == job_id), self._database.now(connection)
 
+    def pinned_pairs(self) -> dict[tuple[str, str], int]:
+        """Pairs of bundle and snapshot that jobs are tied to, with the number of jobs of each.
+
+        A job needs its pair as long as it is there: to go on, to be tried again, to have its result in another format or its
+        customers listed.
+        """
+        pinned = (jobs.c.bundle_id.is_not(None), jobs.c.snapshot_id.is_not(None))
+        counted = sa.select(jobs.c.bundle_id, jobs.c.snapshot_id, sa.func.count()).where(*pinned)
+        with self._database.reading() as connection:
+            rows = connection.execute(counted.group_by(jobs.c.bundle_id, jobs.c.snapshot_id))
+            return {(bundle_id, snapshot_id): int(count) for bundle_id, snapshot_id, count in rows}
+
     def ended_before(self, seconds_ago: float, limit: int = 1000) -> list[str]:
         """Jobs without a parent that have ended longer ago than this."""
         with self._database.reading() as connection:

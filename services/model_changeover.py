@@ -13,19 +13,15 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ml_pipeline.errors import BundleMismatch, ModelError, NoServingModel
+from ml_pipeline.pointer import POINTER, Serving, ServingPair, read_serving
 from services.errors import ServiceError
 from services.model_publication import halves
 from services.open_pairs import Model, OpenPairs
 
-if TYPE_CHECKING:
-    from ml_pipeline.bundle import Serving, ServingPair
-    from ml_pipeline.errors import ModelError
-
 log = logging.getLogger(__name__)
 
-POINTER = "current.json"
 LOOK_SECONDS = 0.5
 """Between two looks at the pointer; one costs a stat."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 60.0, 3600.0
@@ -38,8 +34,8 @@ State = tuple[tuple[int, ...], ...]
 class Refusal:
     """Why a pair, or the pointer itself (pair None), cannot be used."""
 
-    pair: "ServingPair | None"
-    error: "type[ModelError]"
+    pair: ServingPair | None
+    error: type[ModelError]
     reason: str
 
     @property
@@ -48,7 +44,7 @@ class Refusal:
         what = f"bundle {self.pair.bundle_id}" if self.pair else "the pointer"
         return f"{what} was refused: {self.reason}"
 
-    def as_error(self) -> "ModelError":
+    def as_error(self) -> ModelError:
         """For a request that nothing else can answer."""
         return self.error(self.reason)
 
@@ -74,7 +70,7 @@ class ModelChangeover:
         models_dir: Path,
         pairs: OpenPairs,
         before_look: Callable[[], None] = lambda: None,
-        after_look: Callable[["Serving"], None] = lambda serving: None,
+        after_look: Callable[[Serving], None] = lambda serving: None,
     ) -> None:
         self._models_dir = models_dir
         self._pairs = pairs
@@ -123,7 +119,7 @@ class ModelChangeover:
         named = (None,) if wanted is None else (None, wanted.pair)
         return [refused[pair] for pair in named if pair in refused]
 
-    def refusal_of(self, pair: "ServingPair") -> Refusal | None:
+    def refusal_of(self, pair: ServingPair) -> Refusal | None:
         """Why this pair was refused, if it was lately."""
         return self._refused.get(pair)
 
@@ -153,10 +149,7 @@ class ModelChangeover:
         if self._model is None or self._model.pair != wanted.pair:
             self._change_over(wanted)
 
-    def _read_pointer(self) -> "Serving | None":
-        from ml_pipeline.bundle import read_serving
-        from ml_pipeline.errors import ModelError, NoServingModel
-
+    def _read_pointer(self) -> Serving | None:
         try:
             return read_serving(self._models_dir)
         except ModelError as problem:
@@ -175,14 +168,14 @@ class ModelChangeover:
             return False
         return time.monotonic() >= trial.at or self._state_of(wanted.pair) != trial.state
 
-    def _state_of(self, pair: "ServingPair") -> State:
+    def _state_of(self, pair: ServingPair) -> State:
         """What tells that a file of a pair was replaced or changed."""
         folders = [half.below(self._models_dir) for half in halves(pair.bundle_id, pair.snapshot_id)]
         return tuple(_identity(path) for folder in folders for path in [folder, *sorted(folder.rglob("*"))])
 
     # ---- the pair
 
-    def _change_over(self, wanted: "Serving") -> None:
+    def _change_over(self, wanted: Serving) -> None:
         """To the pair that is wanted; where nothing serves yet, else to the newest before it that can."""
         for pair in (wanted.pair, *(() if self._model else wanted.previous)):
             if self._use(pair, wanted):
@@ -191,7 +184,7 @@ class ModelChangeover:
         wait = RETRY_SECONDS if self._trial is None else min(2 * self._trial.wait, LONGEST_RETRY_SECONDS)
         self._trial = _Trial(self._state_of(wanted.pair), time.monotonic() + wait, wait) if refused else None
 
-    def _use(self, pair: "ServingPair", wanted: "Serving") -> bool:
+    def _use(self, pair: ServingPair, wanted: Serving) -> bool:
         """Whether the pair serves now. The first of a process, for which requests wait, is read whole when it serves."""
         began, old = time.monotonic(), self._model
         model = self._tried(pair, lambda: self._pairs.ready(pair))
@@ -217,9 +210,7 @@ class ModelChangeover:
         )
         return True
 
-    def _tried(self, pair: "ServingPair", attempt: Callable[[], Model]) -> Model | None:
-        from ml_pipeline.errors import BundleMismatch, ModelError
-
+    def _tried(self, pair: ServingPair, attempt: Callable[[], Model]) -> Model | None:
         try:
             return attempt()
         except ModelError as problem:

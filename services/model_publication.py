@@ -31,6 +31,16 @@ FETCHED = "the models that this host has fetched"
 FETCHED_ROOM = "Make room on the disk of VAR_DIR"
 
 
+def key_of(kind: str, name: str) -> str:
+    """Where the files of a half are in the object store; kind: `versions` or `snapshots`."""
+    return f"{MODELS}/{kind}/{name}"
+
+
+def marker_of(kind: str, name: str) -> str:
+    """The key of what says that all of its files are there."""
+    return f"{key_of(kind, name)}.json"
+
+
 @dataclass(frozen=True)
 class SealedFolder:
     """One half of a pair: a folder whose metadata file names all others with their digests."""
@@ -43,12 +53,12 @@ class SealedFolder:
     @property
     def key(self) -> str:
         """Where its files are in the object store."""
-        return f"{MODELS}/{self.kind}/{self.name}"
+        return key_of(self.kind, self.name)
 
     @property
     def marker(self) -> str:
         """The key of what says that all files are there."""
-        return f"{self.key}.json"
+        return marker_of(self.kind, self.name)
 
     def below(self, models_dir: Path) -> Path:
         """Where it is in a models folder."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_pipeline.pointer import ServingPair, read_pointer
 from services.model_changeover import ModelChangeover, Refusal
 from services.model_publication import publish_pair
 from services.object_store import ObjectStore
@@ -18,7 +19,7 @@ from services.open_pairs import Model, OpenPairs
 from services.shared_models import SharedModels
 
 if TYPE_CHECKING:
-    from ml_pipeline.bundle import BundleMetadata, ServingPair
+    from ml_pipeline.bundle import BundleMetadata
 
 __all__ = ["Model", "ModelRegistry"]
 
@@ -71,7 +72,7 @@ class ModelRegistry:
         """Why the pair that the pointer names does not serve, where another does."""
         return self._changeover.refusals()
 
-    def refusal_of(self, pair: "ServingPair") -> Refusal | None:
+    def refusal_of(self, pair: ServingPair) -> Refusal | None:
         """Why this pair was refused by this process, if it was since the pointer was replaced."""
         return self._changeover.refusal_of(pair)
 
@@ -79,7 +80,7 @@ class ModelRegistry:
         """Why models cannot be exchanged with other hosts; None where they can or need not be."""
         return self._shared.problem if self._shared else None
 
-    def ready(self, pair: "ServingPair") -> Model:
+    def ready(self, pair: ServingPair) -> Model:
         """A pair that could serve: opened, its golden predictions made anew, all of its files read and found as sealed.
 
         Raises NoServingModel, BundleMismatch or SnapshotMismatch.
@@ -96,8 +97,6 @@ class ModelRegistry:
 
     def open_ahead(self) -> None:
         """Opens the pair that the pointer names as a job would, without its members. Raises as `serving` does."""
-        from ml_pipeline.bundle import read_pointer
-
         pair = read_pointer(self._models_dir)
         self._pairs.opened(pair.bundle_id, pair.snapshot_id)
 

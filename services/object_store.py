@@ -63,6 +63,9 @@ class ObjectStore(Protocol):
     def seconds_since_written(self, folder: str) -> float | None:
         """Since the newest file below a folder was written, or the folder changed if it is empty; None if it is gone."""
 
+    def delete(self, key: str) -> None:
+        """Removes one key, if it is there."""
+
     def delete_below(self, prefix: str) -> None:
         """Removes every key that begins with prefix + '/'. Does no harm where somebody else does the same."""
 
@@ -144,6 +147,11 @@ class FolderStore:
         with named_failures():
             written = _newest(self._path(folder))
         return None if written is None else max(0.0, now - written)
+
+    def delete(self, key: str) -> None:
+        """See ObjectStore."""
+        with named_failures():
+            self._path(key).unlink(missing_ok=True)
 
     def delete_below(self, prefix: str) -> None:
         """See ObjectStore."""

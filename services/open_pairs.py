@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from ml_pipeline.pointer import ServingPair
 from services.model_publication import UNUSED_SECONDS, fetch_pair, halves, is_in
 from services.object_store import ObjectStore
 from services.verified_files import VerifiedFiles
 
 if TYPE_CHECKING:
-    from ml_pipeline.bundle import BundleMetadata, ServingPair
+    from ml_pipeline.bundle import BundleMetadata
     from ml_pipeline.predictor import Predictor
     from ml_pipeline.snapshot import Snapshot
 
@@ -72,10 +73,8 @@ class Model:
         return self.snapshot.as_of
 
     @property
-    def pair(self) -> "ServingPair":
+    def pair(self) -> ServingPair:
         """Both by name."""
-        from ml_pipeline.bundle import ServingPair
-
         return ServingPair(self.bundle.bundle_id, self.snapshot.snapshot_id)
 
 
@@ -113,7 +112,7 @@ class OpenPairs:
                 self._open.popitem(last=False)
             return model
 
-    def ready(self, pair: "ServingPair") -> Model:
+    def ready(self, pair: ServingPair) -> Model:
         """The pair, fit to answer requests: its members are loaded and give their golden predictions.
 
         Raises as `opened` does. The arrays of the snapshot are read by `verified`, which takes longer.
@@ -135,7 +134,7 @@ class OpenPairs:
             self._verified.check(folder, half.sizes(folder), half.check_content)
         return model
 
-    def forget(self, pair: "ServingPair") -> None:
+    def forget(self, pair: ServingPair) -> None:
         """Who asks for the pair again gets it as it is on disk then; those that have it keep it as long as they need it."""
         with self._lock:
             self._open.pop((pair.bundle_id, pair.snapshot_id), None)

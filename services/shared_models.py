@@ -9,14 +9,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ml_pipeline.errors import ModelError, PipelineError
+from ml_pipeline.pointer import Serving, read_serving
 from services.errors import ObjectMissing, ServiceError
 from services.model_publication import fetch_pair, is_in, publish_pair
 from services.object_store import MODELS, ObjectStore
-
-if TYPE_CHECKING:
-    from ml_pipeline.bundle import Serving
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ class SharedModels:
         """The next `look` does not wait."""
         self._look_at = 0.0
 
-    def tell(self, ours: "Serving") -> None:
+    def tell(self, ours: Serving) -> None:
         """Announces this host's pair, if that is news for the others as they were seen last. Raises nothing."""
         if self._theirs is None or ours.rank > self._theirs.rank:
             self._guarded(ours.rank, self.announce)
@@ -76,7 +74,7 @@ class SharedModels:
         if theirs is not None and (ours is None or theirs.rank > ours.rank):
             self._guarded(theirs.rank, lambda: self._take_over(theirs))
 
-    def _take_over(self, theirs: "Serving") -> None:
+    def _take_over(self, theirs: Serving) -> None:
         """Fetches their pair into the models folder and points to it."""
         from ml_pipeline.promotion import follow
 
@@ -87,10 +85,7 @@ class SharedModels:
         if follow(self._models_dir, theirs):
             _say("pointer taken over from another host", theirs)
 
-    def _local(self) -> "Serving | None":
-        from ml_pipeline.bundle import read_serving
-        from ml_pipeline.errors import ModelError
-
+    def _local(self) -> Serving | None:
         try:
             return read_serving(self._models_dir)
         except ModelError:
@@ -100,8 +95,6 @@ class SharedModels:
         """What goes wrong is said once, and tried again later."""
         if self._failed is not None and self._failed[0] == what and time.monotonic() < self._failed[1]:
             return
-        from ml_pipeline.errors import PipelineError
-
         try:
             attempt()
         except (ServiceError, PipelineError, OSError) as problem:
@@ -115,15 +108,13 @@ class SharedModels:
                 self.problem = self._failed = None
 
 
-def _say(what: str, serving: "Serving") -> None:
+def _say(what: str, serving: Serving) -> None:
     pair = serving.pair
     log.info(what, extra={"bundle": pair.bundle_id, "snapshot": pair.snapshot_id, "generation": serving.generation})
 
 
-def read_shared(objects: ObjectStore) -> "Serving | None":
+def read_shared(objects: ObjectStore) -> Serving | None:
     """The pointer in the object store; None where there is none, or what is there is no pointer."""
-    from ml_pipeline.bundle import Serving
-
     try:
         with objects.local(KEY) as path:
             content = path.read_bytes()

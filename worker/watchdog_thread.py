@@ -13,6 +13,7 @@ from services.dispatcher import Dispatcher
 from services.errors import QueueUnavailable, ServiceError
 from services.job_folders import JobFolders
 from services.job_table import Worker
+from services.model_pruning import ModelPruning
 from services.retention import Retention
 from services.stores import open_job_tables, open_object_store
 from services.watchdog import Tidy, Watchdog
@@ -53,8 +54,12 @@ class WatchdogThread:
         self._known_pids = self._pool_pids()
         self._queue = CeleryQueue(self._settings)
         store, self._steps = open_job_tables(self._settings, pooled=False)
-        retention = Retention(store, open_object_store(self._settings), self._settings.retention_days)
-        tidying: list[Tidy] = [retention, JobFolders(self._settings.var_dir, store)]
+        objects = open_object_store(self._settings)
+        tidying: list[Tidy] = [
+            Retention(store, objects, self._settings.retention_days),
+            JobFolders(self._settings.var_dir, store),
+            ModelPruning.by_settings(self._settings, store, objects),
+        ]
         self._watchdog = Watchdog(self._steps, self._queue, Dispatcher(self._queue, self._steps), tidying)
         self._is_set_up = True
         os.register_at_fork(
