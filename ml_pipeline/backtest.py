@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,8 @@ from ml_pipeline.calibration import (
 from ml_pipeline.candidates import ALL, CORRECTED, PURCHASE, RULE, Learned, Recipe, learners_of, name_of, recipes_of
 from ml_pipeline.errors import LabelOverlap, PipelineError
 from ml_pipeline.formulas import Formula, Known, evaluate, rule_formula
-from ml_pipeline.learners import AMOUNT, PROBABILITY, Effort, Fold, Learner
-from ml_pipeline.members import Member
+from ml_pipeline.learners import AMOUNT, PROBABILITY, Effort, Fold, Learner, MadeOnce
+from ml_pipeline.members import Matrix, Member
 from ml_pipeline.metrics import MAPE_WEIGHT, explained, rmse, score
 from ml_pipeline.progress import Stage
 from ml_pipeline.reconcile import TOP_DOWN, Method
@@ -146,6 +147,24 @@ class Backtest:
         return self.agreement.serving
 
 
+class LearnableRows:
+    """Features of rows of the observations as models may learn from them, each choice of rows made once for all learners."""
+
+    def __init__(self, observations: Observations) -> None:
+        self._all = observations.learnable(slice(None)) if observations.unused else observations.features
+        self._made: list[tuple[npt.NDArray[np.int64], Matrix, MadeOnce]] = []
+
+    def of(self, rows: npt.NDArray[np.int64]) -> tuple[Matrix, MadeOnce]:
+        """The features (n, F) of ascending rows (n,), not to be written to, and what has been made of them."""
+        for known, features, made in self._made:
+            if np.array_equal(known, rows):
+                return features, made
+        is_prefix = bool(len(rows)) and int(rows[-1]) == len(rows) - 1
+        features, made = self._all[: len(rows)] if is_prefix else self._all[rows], MadeOnce()
+        self._made.append((rows, features, made))
+        return features, made
+
+
 @dataclass(frozen=True)
 class Bench:
     """What all fits and judgements of one backtest share."""
@@ -157,6 +176,11 @@ class Bench:
     thorough: bool
     stage: Stage
     algorithm: str = ALL
+
+    @cached_property
+    def learnable(self) -> LearnableRows:
+        """What the learners of all targets share."""
+        return LearnableRows(self.observations)
 
 
 def run_backtest(
@@ -220,15 +244,25 @@ def labels_of(observations: Observations, learner: Learner, target: str) -> Floa
     return observations.bought if learner.kind == PROBABILITY else observations.spend[target]
 
 
-def fold_of(observations: Observations, rows: npt.NDArray[np.int64], learner: Learner, target: str) -> Fold:
-    """The rows as a learner wants them: an amount is learned from those who bought."""
+def fold_of(
+    observations: Observations,
+    rows: npt.NDArray[np.int64],
+    learner: Learner,
+    target: str,
+    learnable: LearnableRows | None = None,
+) -> Fold:
+    """The ascending rows as a learner wants them: an amount is learned from those who bought.
+
+    learnable: shared by folds that are made of the same rows.
+    """
     labels = labels_of(observations, learner, target)
     if learner.kind == AMOUNT:
         rows = rows[labels[rows] > 0]
     days = observations.as_of[rows]
     latest = days == days.max() if len(days) else np.zeros(0, dtype=bool)
     past = observations.features[rows] if learner.reads_past and observations.unused else None
-    return Fold(observations.learnable(rows), labels[rows], latest, past)
+    features, made = (learnable or LearnableRows(observations)).of(rows)
+    return Fold(features, labels[rows], latest, past, made)
 
 
 def why_not(fold: Fold, learner: Learner) -> str | None:
@@ -263,7 +297,7 @@ def _judge(learner: Learner, target: str, bench: Bench) -> Judged:
 def _fit_all(judged: Judged, target: str, bench: Bench, doing: str) -> None:
     observations, learner = bench.observations, judged.learner
     folds = [
-        fold_of(observations, np.arange(observations.ended_before(block[0]).stop), learner, target)
+        fold_of(observations, np.arange(observations.ended_before(block[0]).stop), learner, target, bench.learnable)
         for block in bench.plan.blocks
     ]
     judged.left_out = next((reason for fold in folds if (reason := why_not(fold, learner))), None)
@@ -286,8 +320,8 @@ def _find_rounds(learner: Learner, target: str, bench: Bench) -> int:
     observations = bench.observations
     rows = np.arange(observations.ended_before(bench.plan.calibration[0]).stop)
     held_out = hold_out(observations, rows, bench.effort.seed)
-    training = fold_of(observations, rows[~held_out], learner, target)
-    validation = fold_of(observations, rows[held_out], learner, target)
+    training = fold_of(observations, rows[~held_out], learner, target, bench.learnable)
+    validation = fold_of(observations, rows[held_out], learner, target, bench.learnable)
     if why_not(training, learner) or why_not(validation, learner):
         return FEWEST_ROUNDS
     fitted = learner.fit(training, observations.names, bench.effort, target=target, validation=validation)

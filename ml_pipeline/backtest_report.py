@@ -56,7 +56,10 @@ NOISY = {
 
 
 def fit_seconds(backtest: Backtest) -> dict[str, dict[str, float]]:
-    """Seconds that each model's fits and predictions took on all windows together, per target."""
+    """Seconds that each model's fits and predictions took on all windows together, per target.
+
+    The first booster of a library to learn from some rows also bins them for the others.
+    """
     return {
         target: {judged.learner.name: judged.seconds for judged in contest.models.values()}
         for target, contest in backtest.contests.items()

@@ -6,8 +6,8 @@ The same rows, effort and library versions give the same member. Heavy libraries
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -92,19 +92,36 @@ class Effort:
     shape: Shape = Shape()
 
 
+class MadeOnce:
+    """What is made of one feature matrix, once for all who learn from it: rows drawn from it, and how boosters bin them,
+    which takes longer than many a fit."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, tuple[Matrix, Any]] = {}
+
+    def of(self, features: Matrix, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made of these features under this key before, or is made now."""
+        # the features are kept too, so that no other matrix can come to have their identity
+        own = (id(features), key)
+        if own not in self._made:
+            self._made[own] = (features, make())
+        return self._made[own][1]
+
+
 @dataclass(frozen=True)
 class Fold:
     """Rows to learn from: features (n, F), labels (n,) in money or 0/1.
 
     A row is one customer on one as_of day; `latest` (n,) marks the rows of the newest one, None: all are.
     past: (n, F), the features with those that must not be learned from by themselves, which are missing in `features`;
-    None: none are. Only a model of given form, as BG/NBD, may read them.
+    None: none are. Only a model of given form, as BG/NBD, may read them. made: shared by folds of the very same features.
     """
 
     features: Matrix
     labels: FloatArray
     latest: npt.NDArray[np.bool_] | None = None
     past: Matrix | None = None
+    made: MadeOnce = field(default_factory=MadeOnce, compare=False, repr=False)
 
     def of(self, rows: Any) -> "Fold":
         """Some of the rows; which of them are of the newest day is not kept."""
@@ -196,7 +213,10 @@ def draw_rows(training: Fold, effort: Effort) -> Fold:
     if effort.fit_rows is None or n <= effort.fit_rows:
         return training
     drawn = np.sort(np.random.default_rng(effort.seed).choice(n, effort.fit_rows, replace=False))
-    return training.of(drawn)
+    key = ("drawn", effort.fit_rows, effort.seed)
+    features, made = training.made.of(training.features, key, lambda: (training.features[drawn], MadeOnce()))
+    past = None if training.past is None else training.past[drawn]
+    return Fold(features, training.labels[drawn], past=past, made=made)
 
 
 def rate_feature(target: str) -> str:
@@ -241,19 +261,6 @@ def grow_lightgbm(objective: Objective, training: Fold, rows_of: RowsOf, task: T
     import lightgbm
 
     effort = task.effort
-
-    def dataset(fold: Fold, reference: Any = None) -> Any:
-        rows = rows_of(fold)
-        return lightgbm.Dataset(
-            rows.features,
-            rows.labels,
-            weight=rows.weights,
-            init_score=rows.start,
-            feature_name=list(task.names),
-            reference=reference,
-            params={"max_bin": MAX_BIN, "verbose": -1, "num_threads": effort.threads},
-        )
-
     parameters = {
         **objective,
         "tweedie_variance_power": effort.shape.tweedie_power,
@@ -270,6 +277,26 @@ def grow_lightgbm(objective: Objective, training: Fold, rows_of: RowsOf, task: T
         "seed": effort.seed,
         "verbose": -1,
     }
+
+    def dataset(fold: Fold, reference: Any = None) -> Any:
+        rows = rows_of(fold)
+
+        def binned() -> Any:
+            return lightgbm.Dataset(
+                rows.features,
+                feature_name=list(task.names),
+                reference=reference,
+                params={"max_bin": MAX_BIN, "verbose": -1, **parameters},
+            ).construct()
+
+        key = ("lightgbm", reference, effort.shape.least_rows, effort.seed, effort.threads)
+        made = fold.made.of(rows.features, key, binned) if rows.features is fold.features else binned()
+        made.set_label(rows.labels)
+        # None as such would leave those of the learner before
+        made.set_weight(rows.weights).set_field("weight", rows.weights)
+        made.set_init_score(rows.start).set_field("init_score", rows.start)
+        return made
+
     train = dataset(training)
     stopping: dict[str, Any] = {}
     if task.validation is not None:
@@ -292,21 +319,24 @@ def grow_xgboost(objective: Objective, training: Fold, rows_of: RowsOf, task: Ta
 
     def matrix(fold: Fold, reference: Any = None) -> Any:
         rows = rows_of(fold)
-        binned = xgboost.QuantileDMatrix(
-            rows.features,
-            rows.labels,
-            feature_names=list(task.names),
-            missing=np.nan,
-            max_bin=MAX_BIN,
-            nthread=effort.threads,
-            ref=reference,
-        )
-        # after binning: the weight must not move the bins
-        if rows.weights is not None:
-            binned.set_weight(rows.weights)
-        if rows.start is not None:
-            binned.set_base_margin(rows.start)
-        return binned
+
+        def binned() -> Any:
+            return xgboost.QuantileDMatrix(
+                rows.features,
+                feature_names=list(task.names),
+                missing=np.nan,
+                max_bin=MAX_BIN,
+                nthread=effort.threads,
+                ref=reference,
+            )
+
+        key = ("xgboost", reference, effort.threads)
+        made = fold.made.of(rows.features, key, binned) if rows.features is fold.features else binned()
+        made.set_label(rows.labels)
+        # after binning: the weight must not move the bins; nothing would leave those of the learner before
+        made.set_weight(np.empty(0) if rows.weights is None else rows.weights)
+        made.set_base_margin(np.empty(0) if rows.start is None else rows.start)
+        return made
 
     parameters = {
         "tree_method": "hist",

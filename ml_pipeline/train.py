@@ -22,6 +22,7 @@ from ibis.backends.duckdb import Backend
 
 from ml_pipeline.backtest import (
     Backtest,
+    LearnableRows,
     count_fits,
     fold_of,
     formula_of,
@@ -424,12 +425,12 @@ def _fit_final(
     With the rounds that the backtest found. A model that the newest windows keep from converging is the one that was
     reported: it learns from what had ended before them.
     """
-    everything = np.arange(len(observations))
+    everything, learnable = np.arange(len(observations)), LearnableRows(observations)
     members = []
     for target, learner, rounds in _final_fits(backtest, targets, algorithm):
         stage.doing(f"{target}: {learner.name}")
         try:
-            member = _fit_member(learner, target, rounds, everything, observations, effort)
+            member = _fit_member(learner, target, rounds, everything, observations, effort, learnable)
         except PipelineError as problem:
             log.warning("fitted without the newest windows", extra={"member": learner.name, "why": str(problem)})
             as_reported = everything[observations.ended_before(backtest.plan.report[0])]
@@ -446,8 +447,9 @@ def _fit_member(
     rows: npt.NDArray[np.int64],
     observations: Observations,
     effort: Effort,
+    learnable: LearnableRows | None = None,
 ) -> TrainedMember:
-    fold = fold_of(observations, rows, learner, target)
+    fold = fold_of(observations, rows, learner, target, learnable)
     fitted = learner.fit(fold, observations.names, effort, target=target, rounds=rounds)
     last = observations.as_of[rows[-1]].item()
     return TrainedMember(name_of(learner, target), target, learner, fitted.member, fitted.rounds, last)

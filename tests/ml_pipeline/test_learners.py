@@ -111,6 +111,21 @@ def test_saved_and_loaded_it_predicts_the_identical_number(learner, shop, member
     assert (tmp_path / f"again{member.suffix}").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("fit_rows", [None, 250])
+def test_who_learns_from_rows_that_others_learned_from_learns_what_he_learns_alone(shop, fit_rows):
+    """Bins are shared; labels, weights and starting scores of the learner before must not be."""
+    effort = replace(EFFORT, fit_rows=fit_rows)
+    rows, held_out = shop.of(slice(80, 680)), shop.of(slice(0, 80))
+    for learner in (*STOPPING, *STOPPING):
+        for rounds, validation in ((5, None), (None, rows_for(learner, held_out))):
+            fits = [
+                learner.fit(rows_for(learner, fold), NAMES, effort, rounds=rounds, validation=validation).member
+                for fold in (rows, Fold(rows.features, rows.labels))
+            ]
+            shared, alone = (member.predict(shop.features) for member in fits)
+            np.testing.assert_array_equal(shared, alone, err_msg=learner.name)
+
+
 @pytest.mark.parametrize("learner", LEARNERS, ids=named)
 def test_one_customer_gets_the_number_that_he_gets_among_all(learner, shop, members):
     member = members[learner.name]
