@@ -57,18 +57,19 @@ def training_progress(job: Job) -> dict[str, Any]:
     """phase, doing, percentage, eta_seconds, and the steps of the phase as total, processed, successful, failed.
 
     phase: queued, starting, then as the command calls it, done at the end; of a failed or cancelled job the one it had come
-    to. total: None where the phase does not know how many steps it has. percentage: of the whole job, at most 99.9 before it
-    is completed. eta_seconds: 0 when the job has ended, None before.
+    to. total: None where the phase does not know how many steps it has; `done` has one, which is done. percentage: of the
+    whole job, at most 99.9 before it is completed. eta_seconds: 0 when the job has ended, None before.
     """
-    said = job.progress or _progress(STARTING, "", 0, None, 0.0)
-    phase = {COMPLETED: DONE_PHASE, QUEUED: QUEUED_PHASE}.get(job.status, said["phase"])
+    said = job.progress or _progress(QUEUED_PHASE if job.started_at is None else STARTING, "", 0, None, 0.0)
+    if job.status == COMPLETED:
+        said = _progress(DONE_PHASE, "", 1, 1, 100.0)
     return {
         "total": said["of"],
         "processed": said["done"],
         "successful": said["done"],
         "failed": 0,
-        "percentage": 100.0 if job.status == COMPLETED else said["percentage"],
-        "phase": phase,
+        "percentage": said["percentage"],
+        "phase": QUEUED_PHASE if job.status == QUEUED else said["phase"],
         "doing": said["doing"] if job.status in OPEN else "",
         "eta_seconds": None if job.status in OPEN else 0.0,
     }
