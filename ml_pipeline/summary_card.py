@@ -54,26 +54,28 @@ def summary_section(performance: Mapping[str, Any]) -> str:
 
 def summary_verdict(form: Mapping[str, Any]) -> str:
     """What serves a form, and why."""
-    rule, margin = summary_title(form["best_rule"]), _margin(form)
-    left_out = "".join(
-        f" {summary_title(each['name'])} was left out: {each['left_out']}."
-        for each in form["candidates"]
-        if each["left_out"] and each["kind"] == "model"
-    )
+    rule, left_out = summary_title(form["best_rule"]), _left_out(form)
     if form["selection_advantage"] is None:
         return f"{rule} serves; no model took part.{left_out}"
+    margin = f"(score {form['selection_advantage']:+.3f}, bootstrap SD {form['selection_noise']:.3f})"
     if form["beats_best_rule"]:
-        return f"{summary_title(form['served'])} serves; it beat the best rule of the same information ({rule}){margin}.{left_out}"
-    return f"no model beat the best rule of the same information{margin}: {rule} serves.{left_out}"
+        serves = summary_title(form["served"])
+        return f"{serves} serves; it beat the best rule of the same information ({rule}) {margin}.{left_out}"
+    return f"no model beat the best rule of the same information {margin}: {rule} serves.{left_out}"
+
+
+def _left_out(form: Mapping[str, Any]) -> str:
+    """Which models took no part, those of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for each in form["candidates"]:
+        if each["left_out"] and each["kind"] == "model":
+            reasons.setdefault(each["left_out"].rstrip("."), []).append(summary_title(each["name"]))
+    return "".join(f" Left out: {', '.join(names)} ({reason})." for reason, names in reasons.items())
 
 
 def summary_title(name: str) -> str:
     """A rule by its title, a model by its name for people."""
     return RULE_BY_NAME[name].title if name in RULE_BY_NAME else MODEL_TITLES[name]
-
-
-def _margin(form: Mapping[str, Any]) -> str:
-    return f" (score {form['selection_advantage']:+.3f}, bootstrap SD {form['selection_noise']:.3f})"
 
 
 def _beside(found: Mapping[str, Any]) -> list[list[str]]:

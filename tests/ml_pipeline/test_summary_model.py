@@ -282,6 +282,18 @@ def test_what_must_not_be_learned_from_is_not_and_is_named():
     assert not np.array_equal(model.members.spend("bg_nbd", matrix), model.members.spend("bg_nbd", other))
 
 
+def test_the_card_names_what_took_no_part_and_why():
+    why = [{"name": name, "kind": "model", "left_out": "too short"} for name in ("xgboost", "lightgbm")]
+    form = {
+        "best_rule": "zero",
+        "served": "zero",
+        "selection_advantage": None,
+        "selection_noise": None,
+        "candidates": why,
+    }
+    assert summary_verdict(form) == "zero serves; no model took part. Left out: XGBoost, LightGBM (too short)."
+
+
 def test_a_handful_of_customers_gets_rules_with_the_reasons():
     model = learned(shop(lambda rng, n: np.full(n, 0.1), n_customers=3))
     assert "rows to learn from, it takes" in model.left_out["xgboost"]
