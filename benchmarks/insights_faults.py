@@ -30,6 +30,7 @@ from benchmarks.insights_faults_page import Fault, Row, is_fine, page, render
 from benchmarks.service_under_test import PROJECT, free_of_settings
 from config import VARIABLES, load_settings
 from running.ports import LOOPBACK, free_port
+from services.circuit_breaker import CircuitBreaker
 from tests.ml_pipeline.toy_models import write_toy_pair
 from tests.openai_server import OpenAIServer
 
@@ -40,9 +41,16 @@ START_SECONDS = 60.0
 WARMING = 16
 SOMEWHERE_ELSE = 50_000
 """Where the requests begin that warm up: they are others than those that are measured."""
-NEVER = 1_000_000_000
 NOBODY = "nobody"
 """No mode of the server: the address where nobody listens."""
+
+
+class NeverOpens(CircuitBreaker):
+    """Hears of no failure."""
+
+    def failed(self, rest_seconds: float = 0.0) -> None:
+        """Lets the next one in all the same."""
+
 
 Answer = tuple[int, Mapping[str, Any]]
 Ask = Callable[[Mapping[str, Any]], Answer]
@@ -152,13 +160,12 @@ def in_process(folder: Path, models: Path, settings: Mapping[str, str]) -> Ask:
     """The same app in this process, whose breaker never opens."""
     from app import create_app
     from services.bootstrap import build_services
-    from services.circuit_breaker import CircuitBreaker
     from services.language_model import LanguageModel
     from tests.conftest import ListQueue
 
     read = load_settings({**_settings(folder, models), **settings})
     model = LanguageModel(read)
-    model._breaker = CircuitBreaker(NEVER, 0.0)
+    model._breaker = NeverOpens(1, 0.0)
     app = create_app(read, build_services(read, ListQueue(), language_model=model))
 
     def ask(body: Mapping[str, Any]) -> Answer:
@@ -197,6 +204,7 @@ def _row(
         by_rules=sources.count("rules"),
         seconds=sorted(seconds for seconds, _answer in measured),
         budget=budget,
+        asked=asked,
     )
 
 
@@ -235,7 +243,8 @@ class Bench:
         if fault.mode != NOBODY:
             self._server.does(fault.mode, **fault.how)
         measured = measure(ask, self._asked, self._options.connections)
-        return _row(fault, measured, right, self._options.budget)
+        asked = None if fault.mode == NOBODY else len(self._server.received())
+        return _row(fault, measured, right, self._options.budget, asked)
 
     def _llm(self, fault: Fault) -> dict[str, str]:
         url = f"http://{LOOPBACK}:9/v1" if fault.mode == NOBODY else self._server.url

@@ -16,7 +16,7 @@ A real OpenAI-compatible server in a process of its own answers well, late, wron
 different requests to `POST /predict_customer_value` for each way, {connections} at a time, with `LLM_BUDGET_SECONDS={budget:g}`
 (4 by default). Wanted: every answer a 200; every prediction that of a service without a language model; `insight_source`
 `language_model` where the endpoint answers well in time, `rules` elsewhere; p99 of the whole request at most the budget
-+ {grace:.0f} ms. {verdict}
++ {grace:.0f} ms. `reached it`: calls that came to the endpoint, repeated ones included. {verdict}
 
 ## As it is
 
@@ -45,7 +45,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one way. seconds: of each request, ascending; right: answers with the prediction that they should have."""
+    """What came of one way. seconds: of each request, ascending; right: answers with the prediction that they should have.
+
+    asked: calls that came to the endpoint, repeated ones too; None where there is none to count them.
+    """
 
     fault: Fault
     statuses: Sequence[int]
@@ -54,6 +57,7 @@ class Row:
     by_rules: int
     seconds: Sequence[float]
     budget: float
+    asked: int | None = None
 
     def quantile_ms(self, share: float) -> float:
         """The nearest rank's."""
@@ -71,10 +75,8 @@ def is_fine(row: Row) -> bool:
 
 def render(rows: Sequence[Row]) -> str:
     """The table."""
-    head = (
-        "| endpoint | requests | 200 | same prediction | language_model | rules | p50 ms | p99 ms | limit ms | fine |"
-    )
-    line = "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
+    head = "| endpoint | requests | reached it | 200 | same prediction | language_model | rules | p50 ms | p99 ms | limit ms | fine |"
+    line = "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"
     return "\n".join([head, line, *map(_line, rows)])
 
 
@@ -82,6 +84,7 @@ def _line(row: Row) -> str:
     cells = (
         row.fault.label,
         len(row.statuses),
+        "" if row.asked is None else row.asked,
         Counter(row.statuses)[200],
         row.right,
         row.by_model,
