@@ -1,7 +1,7 @@
 """Challenger against incumbent: whether a bundle that was just trained is to serve instead of the one that does.
 
 Both are judged on the same rows: the total before it agrees with its parts, on the report windows of the challenger's own
-backtest, which has chosen nothing by them. Whoever is judged on a window has learned from nothing that reaches into it:
+backtest, which has chosen nothing by them (of all customers, also where it has learned from some). Whoever is judged on a window has learned from nothing that reaches into it:
 
 - the challenger is what its backtest fitted for the report windows;
 - the incumbent is itself (its members learned from windows that had ended by its `as_of`) on windows from its `as_of` on,
@@ -94,27 +94,31 @@ class Verdict:
     contest: Mapping[str, Any] | None = None
 
 
+def judged_by(backtest: Backtest) -> Judgeable:
+    """What the report windows' total was predicted by."""
+    served = backtest.contests[TOTAL_TARGET]
+    models = {**served.models, PURCHASE.name: backtest.purchase}
+    members: dict[str, Member] = {}
+    for name in members_of(served.on_report):
+        member = models[name].on_report
+        assert member is not None, name
+        members[name] = member
+    return Judgeable(JUDGED, backtest.plan.report[0], served.on_report, members)
+
+
 def save_judged(staging: Path, backtest: Backtest) -> dict[str, Any]:
     """Writes what the report windows' total was predicted by into a bundle to be, and says where it is.
 
-    Returns first_day (inclusive) from which on it may be judged, name, formula, and members with file and library.
+    Returns first_day (inclusive) from which on it may be judged, formula, and members with file and library.
     """
-    served = backtest.contests[TOTAL_TARGET]
-    models = {**served.models, PURCHASE.name: backtest.purchase}
-    fitted = {name: models[name].on_report for name in members_of(served.on_report)}
+    judged = judged_by(backtest)
     members = {}
     (staging / JUDGED).mkdir()
-    for name, member in fitted.items():
-        assert member is not None, name
+    for name, member in judged.members.items():
         file = f"{JUDGED}/{name}{member.suffix}"
         member.save(staging / file)
         members[name] = {"file": file, "library": member.library}
-    return {
-        "first_day": backtest.plan.report[0].isoformat(),
-        "name": served.served.name,
-        "formula": served.on_report,
-        "members": members,
-    }
+    return {"first_day": judged.first_day.isoformat(), "formula": judged.formula, "members": members}
 
 
 def find_incumbent(models_dir: Path, prepared: Prepared, threads: int) -> Incumbent | None:
@@ -142,29 +146,29 @@ def hold_contest(
 ) -> dict[str, Any]:
     """Both sides' scores on each comparable report window of the challenger `bundle_id`, their means, what was left out.
 
-    Plain JSON values; `means` is None where no window can be compared. Raises BundleMismatch where the incumbent's files
-    are not those that were sealed.
+    observations: have the rows of the report windows; they need not be those that the challenger learned from. Plain JSON
+    values; `means` is None where no window can be compared. Raises BundleMismatch where the incumbent's files are not
+    those that were sealed.
     """
-    ours = backtest.contests[TOTAL_TARGET].served.predicted
+    targets, threads = incumbent.metadata.targets, incumbent.threads
+    ours, theirs = judged_by(backtest), _judgeable(incumbent.metadata, incumbent.members, models_dir)
+    in_order = _in_order_of(incumbent.metadata, observations)
     windows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    judgeable = _judgeable(incumbent.metadata, incumbent.members, models_dir)
-    in_order = _in_order_of(incumbent.metadata, observations)
     for day in backtest.plan.report:
-        asked = next((each for each in judgeable if day >= each.first_day), None)
+        asked = next((each for each in theirs if day >= each.first_day), None)
         if asked is None:
             left_out.append(day.isoformat())
             continue
         rows = observations.on(day)
-        theirs = asked.predict(in_order, rows, incumbent.metadata.targets, incumbent.threads)
         actual = observations.spend[TOTAL_TARGET][rows]
         windows.append(
             {
                 "as_of": day.isoformat(),
                 "rows": len(actual),
                 "incumbent_by": asked.name,
-                "challenger": _shown(actual, ours[day]),
-                "incumbent": _shown(actual, theirs),
+                "challenger": _shown(actual, ours.predict(observations, rows, targets, threads)),
+                "incumbent": _shown(actual, asked.predict(in_order, rows, targets, threads)),
             }
         )
     return {

@@ -235,7 +235,9 @@ def train(
     targets = prepared.config.target_names
     learning = _observe(engine, prepared, profile, progress)
     plan, observations = learning.plan, learning.observations
-    search = search_shape(observations, plan, profile.effort, profile.n_trials)
+    with progress.stage("search", 1) as stage:
+        search = search_shape(observations, plan, profile.effort, profile.n_trials)
+        stage.advance()
     profile = replace(profile, effort=replace(profile.effort, shape=search.chosen))
     n_fits = count_fits(plan, targets, thorough=profile.thorough, algorithm=profile.algorithm)
     with progress.stage("backtest", n_fits) as stage:
@@ -279,7 +281,11 @@ def train(
         stage.advance("promotion")
         pair = ServingPair(bundle_id, snapshot_id)
         incumbent = find_incumbent(models_dir, prepared, profile.effort.threads)
-        verdict = _contest(models_dir, pair, prepared.as_of, incumbent, backtest, observations, policy)
+        contest = None
+        if incumbent and incumbent.predictor and incumbent.pair.bundle_id != bundle_id:
+            rows = observations if profile.n_samples is None else _rows_of_everyone(engine, prepared, profile, plan)
+            contest = _contest(models_dir, bundle_id, incumbent.predictor, backtest, rows)
+        verdict = judge(policy, pair, prepared.as_of, incumbent, contest)
         serving = _settle(engine, prepared, models_dir, pair, incumbent, verdict)
         stage.advance()
         stage.note(bundle=bundle_id, snapshot=snapshot_id, customers=n_customers, promoted=verdict.promoted)
@@ -288,21 +294,21 @@ def train(
 
 
 def _contest(
-    models_dir: Path,
-    pair: ServingPair,
-    as_of: date,
-    incumbent: Incumbent | None,
-    backtest: Backtest,
-    observations: Observations,
-    policy: str,
-) -> Verdict:
-    """Whether the new pair serves; what both sides scored stays beside the bundle, and is no part of it."""
-    contest = None
-    if incumbent and incumbent.predictor and incumbent.pair.bundle_id != pair.bundle_id:
-        contest = hold_contest(incumbent.predictor, models_dir, pair.bundle_id, backtest, observations)
-        beside = versions_dir(models_dir) / pair.bundle_id / CONTEST
-        write_atomically(beside, json.dumps(contest, indent=1).encode())
-    return judge(policy, pair, as_of, incumbent, contest)
+    models_dir: Path, bundle_id: str, incumbent: Predictor, backtest: Backtest, rows: Observations
+) -> dict[str, Any]:
+    """What both sides scored; it stays beside the challenger's bundle, and is no part of it."""
+    contest = hold_contest(incumbent, models_dir, bundle_id, backtest, rows)
+    beside = versions_dir(models_dir) / bundle_id / CONTEST
+    write_atomically(beside, json.dumps(contest, indent=1).encode())
+    return contest
+
+
+def _rows_of_everyone(engine: Backend, prepared: Prepared, profile: Profile, plan: WindowPlan) -> Observations:
+    """The report windows of all customers (or of as many as a training takes): on the few that a training was asked to
+    learn from, chance would decide what serves everybody."""
+    most = max(profile.most_observations // len(plan.report), 1)
+    purchases, customers = sample_customers(engine, prepared.purchases, prepared.customers, most, profile.effort.seed)
+    return build_observations(engine, purchases, customers, plan.report, prepared.config.target_names)
 
 
 def _settle(

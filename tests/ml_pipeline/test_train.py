@@ -451,13 +451,15 @@ def test_a_large_shop_is_learned_from_by_a_sample_of_whole_customers_and_serves_
     assert content["trained_on"]["observations"] <= 700
     assert content["trained_on"]["n_samples"] == 390
     assert content["trained_on"]["customers"] == 700 // content["trained_on"]["as_of_days"]
-    again = train_on(noise, tmp_path / "asked", replace(FAST, n_samples=130, algorithm="random_forest"))
-    content = load_metadata(tmp_path / "asked", again.pair.bundle_id).content
+    asked = train_on(noise, tmp_path, replace(FAST, n_samples=130, algorithm="random_forest"))
+    content = load_metadata(tmp_path, asked.pair.bundle_id).content
     assert (content["trained_on"]["customers"], content["buyers"], content["algorithm"]) == (130, 400, "random_forest")
-    assert load_snapshot(tmp_path / "asked", again.pair.snapshot_id).n_customers == 400
-    card = (tmp_path / "asked" / "MODEL_CARD.md").read_text()
+    assert load_snapshot(tmp_path, asked.pair.snapshot_id).n_customers == 400
+    card = (versions_dir(tmp_path) / asked.pair.bundle_id / "MODEL_CARD.md").read_text()
     assert "They are 130 of the 400 who ever bought" in card
     assert "Only random forest took part" in card
+    (window,) = asked.verdict.contest["windows"]
+    assert window["rows"] > 390  # it is judged on all, not on the few
 
 
 @pytest.mark.parametrize("asked", [0, -5, LEAST_SAMPLE - 1])
