@@ -192,7 +192,11 @@ def _predictions(measured: Sequence[tuple[float, Answer]]) -> list[dict[str, Any
 
 
 def _row(
-    fault: Fault, measured: Sequence[tuple[float, Answer]], right: Sequence[Mapping[str, Any]], budget: float
+    fault: Fault,
+    measured: Sequence[tuple[float, Answer]],
+    right: Sequence[Mapping[str, Any]],
+    budget: float,
+    asked: int | None = None,
 ) -> Row:
     answers = [answer for _seconds, answer in measured]
     sources = [answer.get("insight_source") for _status, answer in answers]
