@@ -110,9 +110,9 @@ class ModelRegistry:
                 publish_pair(self._objects, self._models_dir, model.bundle.bundle_id, model.snapshot.snapshot_id)
 
     def announce(self) -> bool:
-        """Tells other hosts which pair this one's pointer names, once it serves here; whether that was news for them.
+        """Tells other hosts which pair this one's pointer names, once it serves here; whether they know it now.
 
-        Where hosts share no store there is nobody to tell. Raises what `publish_pair` raises.
+        Where hosts share no store there is nobody to tell: False. Raises what `publish_pair` raises.
         """
         if self._shared is None:
             return False

@@ -33,6 +33,7 @@ class SharedModels:
         self._models_dir = models_dir
         self._look_at = 0.0
         self._theirs: Serving | None = None
+        self._is_known = False
         self._failed: tuple[object, float] | None = None
         self.problem: str | None = None
         """Why the last exchange failed, in words; None if it did not."""
@@ -50,17 +51,19 @@ class SharedModels:
 
     def tell(self, ours: Serving) -> None:
         """Announces this host's pair, if that is news for the others as they were seen last. Raises nothing."""
-        if self._theirs is None or ours.rank > self._theirs.rank:
+        if self._is_known and (self._theirs is None or ours.rank > self._theirs.rank):
             self._guarded(ours.rank, self.announce)
 
     def announce(self) -> bool:
-        """Publishes this host's pair and then its pointer, if that is news for the others; whether it was.
+        """Publishes this host's pair and then its pointer, unless the others have it, or a later one; whether they have it now.
 
         Raises what `publish_pair` raises.
         """
         ours, self._theirs = self._local(), read_shared(self._objects)
-        if ours is None or (self._theirs is not None and self._theirs.rank >= ours.rank):
+        if ours is None:
             return False
+        if self._theirs is not None and self._theirs.rank >= ours.rank:
+            return self._theirs.pair == ours.pair
         publish_pair(self._objects, self._models_dir, ours.pair.bundle_id, ours.pair.snapshot_id)
         with self._objects.create(KEY) as path:
             path.write_bytes(ours.as_json())
@@ -69,8 +72,9 @@ class SharedModels:
         return True
 
     def _take_over_news(self) -> None:
+        self._is_known = False  # should the next line fail
         theirs, ours = read_shared(self._objects), self._local()
-        self._theirs = theirs
+        self._theirs, self._is_known = theirs, True
         if theirs is not None and (ours is None or theirs.rank > ours.rank):
             self._guarded(theirs.rank, lambda: self._take_over(theirs))
 
