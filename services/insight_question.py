@@ -82,7 +82,7 @@ class UnfitFact(ValueError):
 def fit_facts(facts: Mapping[str, Any]) -> dict[str, Fact]:
     """The facts as they may be sent, texts cleaned, by name in order; those that are None are left out.
 
-    Raises UnfitFact. The message names the fact and never its value.
+    Raises UnfitFact. The message names the fact and never tells a text.
     """
     return {name: _fit(name, facts[name]) for name in sorted(facts) if facts[name] is not None}
 

@@ -1,10 +1,13 @@
+import itertools
 import json
 
 import pytest
 
+from services.bootstrap import build_services
 from services.insight_check import GivenNumbers, MalformedWording, Wording, read_wording, refusal
 from services.insight_question import UnfitFact, fit_facts, messages
 from services.insights import CUSTOMER_TASK, GROUP_TASK
+from tests.conftest import CUSTOMERS
 
 FACTS = fit_facts(
     {
@@ -160,3 +163,31 @@ def test_names_of_the_shop_are_cut_and_cleaned_and_what_is_not_known_is_left_out
 @pytest.mark.parametrize("task", [CUSTOMER_TASK, GROUP_TASK])
 def test_no_task_is_cut(task):
     assert json.loads(messages({}, task)[1]["content"])["task"] == task
+
+
+class Listener:
+    """A language model that keeps what it is asked, and answers nothing."""
+
+    configured = True
+
+    def ask(self, facts, task):
+        self.facts, self.task = fit_facts(facts), task
+
+
+def test_what_the_rules_say_of_all_kinds_of_customers_and_groups_would_pass_the_check(settings, queue):
+    listener = Listener()
+    services = build_services(settings, queue, language_model=listener)
+    answers = [
+        lambda spend=spend, n=n, recency=recency: services.values.predict(
+            {"customer_id": "1", "features": [spend, round(spend / n, 2), n, 2 * n, n, recency]}
+        )
+        for spend, n, recency in itertools.product((12.5, 345.7, 120_000.0), (1, 7, 60), (0, 5, 40, 300))
+    ]
+    answers += [
+        lambda request=request: services.insights.of(request, None)
+        for request in ({"all": True}, {"segment": "High Value"}, {"customer_ids": [CUSTOMERS[0], CUSTOMERS[4]]})
+    ]
+    for answer in answers:
+        said = answer()
+        wording = Wording(said["insight"], said["recommended_action"])
+        assert refusal(wording, listener.facts, listener.task) is None, wording
