@@ -257,7 +257,7 @@ def train(
         report["summary"] = report_summary(summary, backtest, observations, targets)
     with progress.stage("final models", len(_final_fits(backtest, targets, profile.algorithm))) as stage:
         members = _fit_final(backtest, observations, targets, profile.effort, stage, profile.algorithm)
-    with progress.stage("bundle and snapshot", 3) as stage:
+    with progress.stage("bundle and snapshot", 2) as stage:
         stage.doing("bundle")
         known = {
             "never_bought": never_bought_prior(engine, prepared, plan.learning, targets),
@@ -278,7 +278,9 @@ def train(
         stage.advance("snapshot")
         predictor = load_predictor(models_dir, bundle_id, profile.effort.threads)
         snapshot_id, n_customers = build_snapshot(engine, prepared, predictor, models_dir)
-        stage.advance("promotion")
+        stage.advance()
+        stage.note(bundle=bundle_id, snapshot=snapshot_id, customers=n_customers)
+    with progress.stage("contest", 1) as stage:
         pair = ServingPair(bundle_id, snapshot_id)
         incumbent = find_incumbent(models_dir, prepared, profile.effort.threads)
         contest = None
@@ -288,7 +290,7 @@ def train(
         verdict = judge(policy, pair, prepared.as_of, incumbent, contest)
         serving = _settle(engine, prepared, models_dir, pair, incumbent, verdict)
         stage.advance()
-        stage.note(bundle=bundle_id, snapshot=snapshot_id, customers=n_customers, promoted=verdict.promoted)
+        stage.note(verdict=verdict.name, promoted=verdict.promoted)
     log.info(verdict.reason, extra={"verdict": verdict.name, "serving": serving.bundle_id if serving else None})
     return Trained(pair, report, verdict, serving, prepared.as_of)
 
