@@ -3,8 +3,10 @@ import pytest
 
 from ml_pipeline.calibration import LevelCalibration, ProbabilityCalibration
 from ml_pipeline.candidates import (
+    ALGORITHMS,
     BLEND,
     COMPARED,
+    LEARNERS_OF_ALGORITHM,
     MODEL,
     OF_EVERY_TARGET,
     OF_THE_TOTAL,
@@ -102,3 +104,24 @@ def test_members_bear_the_documented_names():
     assert member_name("xgboost", "total") == "xgboost_total_spend"
     assert member_name("lightgbm", "grocery") == "lightgbm_grocery"
     assert name_of(PURCHASE, "total") == name_of(PURCHASE, "grocery") == "lightgbm_purchase"
+
+
+@pytest.mark.parametrize("algorithm", list(LEARNERS_OF_ALGORITHM))
+@pytest.mark.parametrize(("target", "thorough"), EVERY_CONTEST)
+def test_of_one_algorithm_alone_takes_part_what_needs_no_other(target, thorough, algorithm):
+    own = {PURCHASE, *LEARNERS_OF_ALGORITHM[algorithm]}
+    learners, recipes = learners_of(target, thorough, algorithm), recipes_of(target, thorough, algorithm)
+    assert set(learners) <= own
+    assert {learner for recipe in recipes for learner in recipe.needs} <= {PURCHASE, *learners}
+    among_all = {recipe.name for recipe in recipes_of(target, True)}
+    assert {recipe.name for recipe in recipes} <= among_all
+    assert ("share_of_total" in {recipe.name for recipe in recipes}) == (target != "total")
+    plain = LEARNERS_OF_ALGORITHM[algorithm][0]
+    assert (plain in learners) == (target == "total" or (target != "other" and algorithm != "bg_nbd"))
+
+
+def test_every_learner_of_a_documented_algorithm_is_of_one_algorithm_alone():
+    learners = [learner for own in LEARNERS_OF_ALGORITHM.values() for learner in own]
+    assert len(set(learners)) == len(learners)
+    assert set(OF_THE_TOTAL) <= set(learners)
+    assert ALGORITHMS == ("xgboost", "lightgbm", "random_forest", "bg_nbd", "all")
