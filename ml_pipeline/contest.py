@@ -70,7 +70,8 @@ class Incumbent:
     """What serves when a training ends. as_of: of its snapshot, None where that cannot be read.
 
     predictor: None where the bundle cannot be compared with; problem says why in a sentence, and other_shop whether it is
-    because the tables are of another shop, or of this one under other settings.
+    because the tables are of another shop, or of this one under other settings. judgeable: what of it may be asked from
+    which day on.
     """
 
     pair: ServingPair
@@ -78,6 +79,7 @@ class Incumbent:
     predictor: Predictor | None
     problem: str = ""
     other_shop: bool = False
+    judgeable: tuple[Judgeable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,31 +134,34 @@ def find_incumbent(models_dir: Path, prepared: Prepared, threads: int) -> Incumb
     as_of = snapshot_day(models_dir, pair.snapshot_id)
     try:
         predictor = load_predictor(models_dir, pair.bundle_id, threads)
+        judgeable = judgeable_of(predictor, models_dir)
     except ModelError as problem:
         return Incumbent(pair, as_of, None, str(problem))
     try:
         check_settings(predictor.metadata, prepared)
     except BundleMismatch as problem:
         return Incumbent(pair, as_of, None, str(problem), other_shop=True)
-    return Incumbent(pair, as_of, predictor)
+    return Incumbent(pair, as_of, predictor, judgeable=judgeable)
 
 
 def hold_contest(
-    incumbent: Predictor, models_dir: Path, bundle_id: str, backtest: Backtest, observations: Observations
+    incumbent: Predictor,
+    judgeable: Sequence[Judgeable],
+    bundle_id: str,
+    backtest: Backtest,
+    observations: Observations,
 ) -> dict[str, Any]:
     """Both sides' scores on each comparable report window of the challenger `bundle_id`, their means, what was left out.
 
-    observations: have the rows of the report windows; they need not be those that the challenger learned from. Plain JSON
-    values; `means` is None where no window can be compared. Raises BundleMismatch where the incumbent's files are not
-    those that were sealed.
+    judgeable: of the incumbent (`judgeable_of`). observations: have the rows of the report windows; they need not be those
+    that the challenger learned from. Plain JSON values; `means` is None where no window can be compared.
     """
-    targets, threads = incumbent.metadata.targets, incumbent.threads
-    ours, theirs = judged_by(backtest), _judgeable(incumbent.metadata, incumbent.members, models_dir)
+    targets, threads, ours = incumbent.metadata.targets, incumbent.threads, judged_by(backtest)
     in_order = _in_order_of(incumbent.metadata, observations)
     windows: list[dict[str, Any]] = []
     left_out: list[str] = []
     for day in backtest.plan.report:
-        asked = next((each for each in theirs if day >= each.first_day), None)
+        asked = next((each for each in judgeable if day >= each.first_day), None)
         if asked is None:
             left_out.append(day.isoformat())
             continue
@@ -185,10 +190,14 @@ def hold_contest(
     }
 
 
-def _judgeable(metadata: BundleMetadata, members: Mapping[str, Member], models_dir: Path) -> tuple[Judgeable, ...]:
-    """The bundle as it serves, then what it was judged by, each with the first day that it has seen nothing of."""
-    content, folder = metadata.content, versions_dir(models_dir) / metadata.bundle_id
-    final = Judgeable("final", metadata.as_of, content["serving"][TOTAL_TARGET]["formula"], members)
+def judgeable_of(predictor: Predictor, models_dir: Path) -> tuple[Judgeable, ...]:
+    """The bundle as it serves, then what it was judged by, each with the first day that it has seen nothing of.
+
+    Raises BundleMismatch where a file is not what was sealed.
+    """
+    metadata, content = predictor.metadata, predictor.metadata.content
+    folder = versions_dir(models_dir) / metadata.bundle_id
+    final = Judgeable("final", metadata.as_of, content["serving"][TOTAL_TARGET]["formula"], predictor.members)
     judged = content.get(JUDGED)
     if judged is None:
         return (final,)

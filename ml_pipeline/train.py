@@ -286,23 +286,16 @@ def train(
         contest = None
         if incumbent and incumbent.predictor and incumbent.pair.bundle_id != bundle_id:
             rows = observations if profile.n_samples is None else _rows_of_everyone(engine, prepared, profile, plan)
-            contest = _contest(models_dir, bundle_id, incumbent.predictor, backtest, rows)
+            contest = hold_contest(incumbent.predictor, incumbent.judgeable, bundle_id, backtest, rows)
+            # beside the sealed content and no part of it: a bundle's id must not depend on whom it is compared with
+            beside_bundle = versions_dir(models_dir) / bundle_id / CONTEST
+            write_atomically(beside_bundle, json.dumps(contest, indent=1).encode())
         verdict = judge(policy, pair, prepared.as_of, incumbent, contest)
         serving = _settle(engine, prepared, models_dir, pair, incumbent, verdict)
         stage.advance()
         stage.note(verdict=verdict.name, promoted=verdict.promoted)
     log.info(verdict.reason, extra={"verdict": verdict.name, "serving": serving.bundle_id if serving else None})
     return Trained(pair, report, verdict, serving, prepared.as_of)
-
-
-def _contest(
-    models_dir: Path, bundle_id: str, incumbent: Predictor, backtest: Backtest, rows: Observations
-) -> dict[str, Any]:
-    """What both sides scored; it stays beside the challenger's bundle, and is no part of it."""
-    contest = hold_contest(incumbent, models_dir, bundle_id, backtest, rows)
-    beside = versions_dir(models_dir) / bundle_id / CONTEST
-    write_atomically(beside, json.dumps(contest, indent=1).encode())
-    return contest
 
 
 def _rows_of_everyone(engine: Backend, prepared: Prepared, profile: Profile, plan: WindowPlan) -> Observations:

@@ -9,11 +9,21 @@ import pytest
 from ml_pipeline.backtest import Backtest, Candidate, Contest, Judged
 from ml_pipeline.bundle import POINTER, BundleMetadata, ServingPair, load_metadata, read_pointer, versions_dir
 from ml_pipeline.candidates import PURCHASE, RULE
-from ml_pipeline.contest import ALWAYS, BETTER, JUDGED, NEVER, Incumbent, find_incumbent, hold_contest, judge
+from ml_pipeline.contest import (
+    ALWAYS,
+    BETTER,
+    JUDGED,
+    NEVER,
+    Incumbent,
+    find_incumbent,
+    hold_contest,
+    judge,
+    judgeable_of,
+)
 from ml_pipeline.features import feature_names, spend_window_name
 from ml_pipeline.formulas import members_of, rule_formula
 from ml_pipeline.metrics import capped_r2, d2, normalised_gini, score
-from ml_pipeline.predictor import Predictor
+from ml_pipeline.predictor import Predictor, load_predictor
 from ml_pipeline.progress import Progress
 from ml_pipeline.promotion import promote
 from ml_pipeline.refresh import refresh
@@ -72,7 +82,7 @@ def incumbent_of(as_of, first_day, names=NAMES):
 
 
 def contest_of(tmp_path, incumbent, observations):
-    return hold_contest(incumbent, tmp_path, "challenger", challenging(), observations)
+    return hold_contest(incumbent, judgeable_of(incumbent, tmp_path), "challenger", challenging(), observations)
 
 
 ONE_DAY = timedelta(days=1)
@@ -247,8 +257,9 @@ def test_serving_reads_nothing_of_what_the_bundle_was_judged_by(trained_shop, tm
     shutil.copytree(trained_shop.models, tmp_path / "models")
     folder = versions_dir(tmp_path / "models") / trained_shop.pair.bundle_id
     shutil.rmtree(folder / JUDGED)
-    found = find_incumbent(tmp_path / "models", trained_shop.prepared, 1)
-    assert found.predictor is not None
+    assert load_predictor(tmp_path / "models", trained_shop.pair.bundle_id).members
+    incumbent = find_incumbent(tmp_path / "models", trained_shop.prepared, 1)
+    assert (incumbent.predictor, f"{JUDGED}/" in incumbent.problem) == (None, True)
 
 
 def test_a_better_bundle_serves(trained_shop, lost, tmp_path):
