@@ -17,7 +17,8 @@ from services.language_model import GROQ_MODEL, GROQ_URL, LanguageModel
 from tests.openai_server import INVENTED, OpenAIServer
 
 BUDGET = 0.4
-LATE = 0.25
+"""Seconds, where it is to run out."""
+LATE = 0.5
 """Seconds that a busy machine may add; benchmarks/insights_faults.py measures them."""
 TASK = "Word it."
 KEY = "a-key-that-nobody-may-see"
@@ -62,7 +63,7 @@ def model(server) -> Callable[..., LanguageModel]:
     """A client of it, with nothing remembered; further settings by name."""
 
     def made(**settings: str) -> LanguageModel:
-        given = {"LLM_BASE_URL": server.url, "LLM_MODEL": "stub", "LLM_BUDGET_SECONDS": str(BUDGET), "LLM_API_KEY": KEY}
+        given = {"LLM_BASE_URL": server.url, "LLM_MODEL": "stub", "LLM_BUDGET_SECONDS": "5", "LLM_API_KEY": KEY}
         return LanguageModel(load_settings({**given, **settings}))
 
     return made
@@ -105,8 +106,9 @@ def test_every_failure_gives_none_within_the_budget_and_is_logged_by_its_name(
 ):
     server.does(mode, **how)
     caplog.set_level(logging.INFO)
+    asked = model(LLM_BUDGET_SECONDS=str(BUDGET))
     started = time.monotonic()
-    assert model().ask(facts(), TASK) is None
+    assert asked.ask(facts(), TASK) is None
     assert time.monotonic() - started < BUDGET + LATE
     assert outcomes(caplog) == [outcome]
 
@@ -124,7 +126,7 @@ def test_calls_that_are_abandoned_are_hung_up_and_their_threads_end(mode, model,
     with ThreadPoolExecutor(40) as pool:
         started = time.monotonic()
         assert set(pool.map(lambda number: asked.ask(facts(number), TASK), range(40))) == {None}
-        assert time.monotonic() - started < 0.2 + 4 * LATE
+        assert time.monotonic() - started < 0.2 + 2 * LATE
     until = time.monotonic() + 5
     while (server.broken_off() < len(server.received()) or _calls()) and time.monotonic() < until:
         time.sleep(0.02)
@@ -180,7 +182,7 @@ def test_an_invented_number_is_no_failure_of_the_endpoint(model, server, caplog)
 )
 def test_a_failure_that_passes_is_asked_again(mode, how, model, server):
     server.does(mode, times=1, **how)
-    assert model(LLM_BUDGET_SECONDS="2").ask(facts(), TASK) is not None
+    assert model().ask(facts(), TASK) is not None
     assert len(server.received()) == 2
 
 
@@ -198,14 +200,14 @@ def test_an_endpoint_that_wants_a_longer_rest_than_the_budget_gets_it_at_once(mo
     started = time.monotonic()
     for number in range(3):
         assert asked.ask(facts(number), TASK) is None
-    assert time.monotonic() - started < BUDGET
+    assert time.monotonic() - started < 2
     assert outcomes(caplog) == ["rate_limited", "breaker_open", "breaker_open"]
     assert len(server.received()) == 1
 
 
 def test_an_endpoint_without_json_mode_is_asked_without_it_from_then_on(model, server):
     server.does("without_options")
-    asked = model(LLM_BUDGET_SECONDS="2")
+    asked = model()
     assert asked.ask(facts(1), TASK) is not None
     assert asked.ask(facts(2), TASK) is not None
     assert ["response_format" in each["body"] for each in server.received()] == [True, False, False]
@@ -250,7 +252,7 @@ def test_nothing_of_this_machine_is_told_and_nothing_of_the_text_or_the_key_is_l
     assert not any(name.lower().startswith(("openai-", "x-stainless-os")) for name in received["headers"])
     (record,) = [record for record in caplog.records if record.message == "language model"]
     assert (record.outcome, record.model) == ("refused_number", "stub")
-    assert 0 < record.seconds < BUDGET + LATE
+    assert 0 < record.seconds < 5
     said = " ".join(str(vars(record)) for record in caplog.records)
     for secret in (KEY, INVENTED, "345.7"):
         assert secret not in said
@@ -277,7 +279,7 @@ def test_a_key_for_groq_is_enough_and_another_endpoint_goes_before_it():
 
 def test_a_first_question_waits_for_the_sdk_without_blaming_the_endpoint(model, server, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
-    asked = model()
+    asked = model(LLM_BUDGET_SECONDS=str(BUDGET))
     is_imported = threading.Event()
     opened = asked._completions._open
     monkeypatch.setattr(asked._completions, "_open", lambda: is_imported.wait(5) and opened())
