@@ -355,7 +355,7 @@ def learn(
         shop_share=float(share[parts.index(target)]) if target in parts else 1.0,
         calibration=learn_probability(observations, purchase, days, rows),
         levels={
-            name: _levels(judged, target, days, observations, rows)
+            name: learn_level(judged, target, days, observations, rows)
             for name, judged in models.items()
             if judged.learner in CORRECTED
         },
@@ -383,7 +383,7 @@ def learn_probability(
     )
 
 
-def _levels(
+def learn_level(
     judged: Judged, target: str, days: Sequence[date], observations: Observations, rows: slice
 ) -> LevelCalibration | None:
     """An amount is corrected for those who bought, all the way; other money for everybody, as far as the level is trusted."""

@@ -20,10 +20,12 @@ from ml_pipeline.backtest import (
     Judged,
     SelectionWindow,
     lead_noise,
+    learn_level,
     refuse_overlap,
     tells_who_buys,
     why_not,
 )
+from ml_pipeline.calibration import LevelCalibration
 from ml_pipeline.errors import PipelineError
 from ml_pipeline.features import AVG_TRANSACTION_VALUE
 from ml_pipeline.learners import (
@@ -72,7 +74,8 @@ CHOICE = (
     f"Of each form the model with the highest score (capped R² + D² + normalised Gini − {MAPE_WEIGHT:g} × decile MAPE, mean of "
     "the selection windows) serves if it beats the best rule that the same information allows: in the score by more than "
     f"{NOISE_MARGIN:g} bootstrap standard deviations ({RESAMPLES} paired resamples of customers), and in capped R² + D². Else "
-    "that rule serves the form. A row of which too little is known for it gets the next in the order of scores."
+    "that rule serves the form. A model's numbers are corrected by level, by what it was wrong by on the windows before, where "
+    "that scores higher. A row of which too little is known for what serves gets the next in the order of scores."
 )
 
 
@@ -109,13 +112,14 @@ BOOSTERS: tuple[Learner, ...] = (SummaryXGBoostLearner(), SummaryLightGBMLearner
 class FormContest:
     """One form: what each candidate said (n,) on each selection and report window, scores on selection, and the order of what serves.
 
-    serves: names; the first serves, the others where too little is known for it; the last needs nothing. left_out: by name,
+    levels: of the models whose numbers are corrected by level, as the bundle corrects them. serves: names; the first serves, the others where too little is known for it; the last needs nothing. left_out: by name,
     why. purchase: the classifier on rows of this form; purchase_serves: whether it tells more than the share of buyers.
     advantage and noise: of the best model over the best rule, None without models.
     """
 
     form: str
     told: Mapping[str, Mapping[date, FloatArray]]
+    levels: Mapping[str, LevelCalibration]
     scores: Mapping[str, float]
     serves: tuple[str, ...]
     best_rule: str
@@ -342,12 +346,41 @@ def _contest(
     for block, before in fitted.items():
         for day in block:
             matrix = with_implied(as_form(bench.matrix[bench.observations.on(day)], form, bench.targets))
-            for name in names if block != bench.plan.calibration else ():
+            for name in names:
                 told[name][day] = before.members.spend(name, matrix, bench.effort.threads)
             if before.members.purchase and PURCHASE not in left_out:
                 raw[day] = before.members.purchase.predict(matrix, bench.effort.threads)
     purchase = Judged(BOOSTERS[-1], raw, left_out=left_out.get(PURCHASE))
-    return _choose(form, told, left_out, purchase, bench)
+    corrected = {name: _corrected(told[name], bench) for name in names if name in MODEL_TYPES}
+    levels = {name: each[1] for name, each in corrected.items() if each is not None}
+    told |= {name: each[0] for name, each in corrected.items() if each is not None}
+    return _choose(form, told, levels, left_out, purchase, bench)
+
+
+def _corrected(told: Mapping[date, FloatArray], bench: Bench) -> tuple[dict[date, FloatArray], LevelCalibration] | None:
+    """A model's numbers corrected by what it was wrong by on the windows before, and how the bundle corrects them.
+
+    None where its numbers as they are score as high on the selection windows, or nothing was judged before these.
+    """
+    observations, plan = bench.observations, bench.plan
+    judged = Judged(BOOSTERS[0], dict(told))
+
+    def level(days: Sequence[date], rows: slice) -> LevelCalibration | None:
+        return learn_level(judged, TOTAL_TARGET, days, observations, rows)
+
+    found: dict[date, FloatArray] = {}
+    for block in (plan.selection, plan.report):
+        learned = level(plan.before(block), observations.ended_before(block[0]))
+        if learned is None:
+            return None
+        found |= {day: learned.apply(told[day]) for day in block}
+    served = level(plan.origins, slice(0, len(observations)))
+
+    def mean_score(numbers: Mapping[date, FloatArray]) -> float:
+        spend = observations.spend[TOTAL_TARGET]
+        return float(np.mean([score(spend[observations.on(day)], numbers[day]) for day in plan.selection]))
+
+    return (found, served) if served and mean_score(found) > mean_score(told) else None
 
 
 def _unknown(form: str, bench: Bench) -> dict[str, str]:
@@ -368,6 +401,7 @@ def _allows_bg_nbd(form: str, bench: Bench) -> bool:
 def _choose(
     form: str,
     told: Mapping[str, Mapping[date, FloatArray]],
+    levels: Mapping[str, LevelCalibration],
     left_out: Mapping[str, str],
     purchase: Judged,
     bench: Bench,
@@ -395,6 +429,7 @@ def _choose(
     return FormContest(
         form=form,
         told=told,
+        levels=levels,
         scores=scores,
         serves=tuple(_with_a_last([*(models if beaten else ()), *rules])),
         best_rule=rules[0],

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.bundle import BundleMetadata, check_file
+from ml_pipeline.calibration import LevelCalibration
 from ml_pipeline.errors import BundleMismatch, MissingSummaryInput, UnknownModelType
 from ml_pipeline.formulas import calibrated_probability
 from ml_pipeline.guardrails import TrainedRanges, reached_cap
@@ -81,7 +82,7 @@ class SummaryPredictor:
         content, full = self.metadata.content, self._full(matrix)
         form = form_of(full)
         used = self._used(full, form, model_type)
-        predicted = self._spend(full, used)
+        predicted = self._spend(full, form, used)
         cap = content["serving"][TOTAL_TARGET]["cap"]
         money = np.rint(np.minimum(predicted, cap) * CENTS).astype(np.int64)
         probability = self._probability(full, form)
@@ -142,8 +143,8 @@ class SummaryPredictor:
                 rows = rows[~able]
         return used
 
-    def _spend(self, full: Matrix, used: npt.NDArray[np.object_]) -> FloatArray:
-        """Money (n,), ≥ 0 and not capped yet."""
+    def _spend(self, full: Matrix, form: npt.NDArray[np.uint8], used: npt.NDArray[np.object_]) -> FloatArray:
+        """Money (n,), ≥ 0 and not capped yet: of each model as its errors on rows of this form correct it."""
         predicted = np.zeros(len(full))
         for name in sorted(set(used)):
             rows = np.flatnonzero(used == name)
@@ -152,6 +153,10 @@ class SummaryPredictor:
             raise BundleMismatch(
                 f"The summary model of bundle {self.metadata.bundle_id} predicted a number that is not finite."
             )
+        for index, title in enumerate(FORMS):
+            for name, level in self._summary["forms"][title]["levels"].items():
+                rows = np.flatnonzero((form == index) & (used == name))
+                predicted[rows] = LevelCalibration.from_json(level).apply(predicted[rows])
         return np.maximum(predicted, 0.0)
 
     def _probability(self, full: Matrix, form: npt.NDArray[np.uint8]) -> FloatArray:

@@ -104,6 +104,7 @@ def _report_form(contest: FormContest, plan: WindowPlan, observations: Observati
         "inputs": list(INPUTS_OF_FORM[contest.form]),
         "served": contest.served,
         "serves": list(contest.serves),
+        "corrected_by_level": sorted(contest.levels),
         "best_rule": contest.best_rule,
         "beats_best_rule": contest.served in MODEL_TYPES,
         "selection_advantage": contest.advantage,
@@ -217,6 +218,7 @@ def _form_content(
     return {
         "inputs": list(INPUTS_OF_FORM[contest.form]),
         "serves": list(contest.serves),
+        "levels": {name: level.as_json() for name, level in contest.levels.items()},
         "probability": _probability_content(contest, plan, observations),
         "intervals": {name: _learn_interval(contest, name, days, told, observations).as_json() for name in names},
     }

@@ -91,7 +91,7 @@ def test_no_rows_get_no_answers(summary, rows):
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 def test_a_booster_s_answers_are_those_of_its_file_and_the_plain_library(name, trained_shop, summary, rows):
-    """Mean value of a transaction, drawn to the mean of all, times e to what the trees add up to."""
+    """Mean value of a transaction, drawn to the mean of all, times e to what the trees add up to; corrected by level."""
     content = json.loads((bundle_folder(trained_shop) / "members" / f"summary_{name}.json").read_text())
     full = with_implied(rows)
     value = np.nan_to_num(full[:, content["feature_index"]].astype(float))
@@ -103,6 +103,12 @@ def test_a_booster_s_answers_are_those_of_its_file_and_the_plain_library(name, t
     else:
         trees = lightgbm.Booster(model_str=content["booster"]).predict(full, raw_score=True)
     money = (content["weight"] * value + content["prior"]) * np.exp(trees)
+    for index, form in enumerate(FORMS):
+        level = trained_shop.predictor.metadata.content["summary"]["forms"][form]["levels"].get(name)
+        of_form = form_of(full) == index
+        if level:
+            factor = np.exp(np.interp(np.log(money[of_form]), level["middles"], np.log(level["factors"])))
+            money[of_form] *= factor
     cap = trained_shop.predictor.metadata.content["serving"]["total"]["cap"]
     assert content["feature"] == "avg_transaction_value"
     np.testing.assert_allclose(summary.predict(rows, name).money / 100, np.minimum(money, cap), rtol=1e-6, atol=0.01)
@@ -245,6 +251,7 @@ def test_a_row_gets_the_first_of_its_form_s_order_that_it_tells_enough_for(train
     order = ["bg_nbd", "last_90_days_over_3", "lifetime_rate_x_30", "mean"]
     for form in content["forms"].values():
         form["serves"] = order
+        form["levels"] = {}
         wide = form["intervals"]["xgboost"] | {"amounts": None}
         form["intervals"] = dict.fromkeys(order, wide)
     metadata = replace(summary.metadata, content={**summary.metadata.content, "summary": content})

@@ -40,6 +40,7 @@ def toy_summary(
             form: {
                 "inputs": list(INPUTS_OF_FORM[form]),
                 "serves": orders[form],
+                "levels": {},
                 "probability": {"kind": "rate", "rate": RATE},
                 "intervals": dict.fromkeys([*orders[form], *MODEL_TYPES], wide),
             }
