@@ -123,8 +123,8 @@ class TrainingProgress(Message):
     failed: int
     percentage: float = Field(description="Of the whole job, roughly; at most 99.9 before it is completed.")
     phase: str = Field(
-        description="queued, starting, then as the command calls it (read tables, clean, features, backtest, final models, "
-        "bundle and snapshot, contest; refresh; sample tables, zip; publish), done; of a failed or cancelled job the one it "
+        description="queued, starting, then as the command calls it (read tables, clean, features, backtest, summary model, "
+        "final models, bundle and snapshot, contest; refresh; sample tables, zip; publish), done; of a failed or cancelled job the one it "
         "had come to."
     )
     doing: str = Field(

@@ -13,16 +13,18 @@ QUEUED_PHASE, STARTING, DONE_PHASE = "queued", "starting", "done"
 ZIPPING = "zip"
 PUBLISHING = "publish"
 NEARLY_ALL = 99.9
-PREPARING = {"read tables": 3.0, "clean": 6.0, "write": 2.0}
 WEIGHTS: Mapping[str, Mapping[str, float]] = {
     TRAINING: {
-        **PREPARING,
-        "features": 9.0,
-        "backtest": 50.0,
-        "final models": 16.0,
-        "bundle and snapshot": 8.0,
-        "contest": 4.0,
-        PUBLISHING: 2.0,
+        "read tables": 3.0,
+        "clean": 7.0,
+        "write": 1.0,
+        "features": 8.0,
+        "backtest": 46.0,
+        "summary model": 14.0,
+        "final models": 11.0,
+        "bundle and snapshot": 7.0,
+        "contest": 2.0,
+        PUBLISHING: 1.0,
     },
     DATA_REFRESH: {"read tables": 20.0, "clean": 30.0, "write": 10.0, "refresh": 35.0, PUBLISHING: 5.0},
     SAMPLE_DATA: {"sample tables": 90.0, ZIPPING: 10.0},

@@ -129,7 +129,7 @@ def test_its_phases_are_told_as_it_goes_and_a_cancelled_one_is_gone_at_once(serv
     with under_way(services, settings, queue, job) as pid:
         progress = services.bulk.progress(services.store.get(job.job_id))
         assert (progress["phase"], progress["processed"], progress["total"]) == ("backtest", 1, 4)
-        assert progress["percentage"] == 15.5
+        assert progress["percentage"] == 14.5
         assert progress["eta_seconds"] is None
         assert left_in(settings)
         services.bulk.cancel(job.job_id, local)

@@ -13,8 +13,8 @@ def test_the_percentage_is_that_of_the_phases_passed_and_of_the_part_of_the_one_
     for phase, done, of in (("read tables", 0, 1), ("read tables", 1, 1), ("clean", 1, 2), ("backtest", 10, 20)):
         course.hear(phase, "", done, of)
         shown.append(course.now["percentage"])
-    assert shown == [0.0, 3.0, 6.0, 34.0]
-    assert course.now == {"phase": "backtest", "doing": "", "done": 10, "of": 20, "percentage": 34.0}
+    assert shown == [0.0, 3.0, 6.5, 33.0]
+    assert course.now == {"phase": "backtest", "doing": "", "done": 10, "of": 20, "percentage": 33.0}
 
 
 def test_it_never_goes_back_nor_reaches_the_end_before_the_end():
