@@ -21,7 +21,7 @@ from tests.services.bulk_files import ADDED
 
 pytestmark = pytest.mark.server
 
-PARTS = ("redis", "web", "worker", "finisher")
+PARTS = ("redis", "web", "worker", "finisher", "trainer")
 MONEY = ADDED[:4]
 
 

@@ -1,17 +1,22 @@
 """Trainings, sample tables and data refreshes over HTTP: asked for by routes of their own, watched as files are."""
 
 import io
+import re
 import sys
 import zipfile
 
 import pytest
 
+from config import ROOT
+from routes.errors import status_of
 from routes.training import QUEUED_MESSAGE, WAITING_MESSAGE
-from services import training_jobs
+from services import errors, training_jobs
 from services.job_table import SAMPLE, TRAIN
+from services.training_progress import WEIGHTS
 from tests.conftest import CUSTOMERS
 from tests.services.test_training_jobs import STAND_IN
 
+PAGE = (ROOT / "docs" / "training_jobs.md").read_text()
 TRAIN_URL = "/train/xgboost?n_samples=300&profile=quick&promote=never"
 
 
@@ -174,3 +179,29 @@ def test_the_document_says_which_shape_a_job_of_which_kind_has(client):
         "generate_sample_data": "TrainingStatus",
         "refresh_data": "TrainingStatus",
     }
+
+
+# ---- the page
+
+
+def test_every_example_of_the_page_is_answered(client):
+    lines = [line for line in PAGE.splitlines() if line.startswith("curl -s ")]
+    assert len(lines) == 4
+    for line in lines:
+        method = "POST" if " -X POST " in line else "GET"
+        url = re.search(r"'http://127\.0\.0\.1:5000(/.*)'", line)[1]
+        assert client.open(url, method=method).status_code == (202 if method == "POST" else 200), line
+
+
+def test_every_call_parameter_field_and_error_is_on_the_page(client):
+    document = client.get("/openapi.json").json
+    for path in ("/train/{model_type}", "/generate-sample-data", "/data/refresh"):
+        assert f"`POST {path.replace('{', '<').replace('}', '>')}" in PAGE
+        for parameter in document["paths"][path]["post"]["parameters"]:
+            assert f"`{parameter['name']}`" in PAGE, parameter["name"]
+    for field in document["components"]["schemas"]["TrainingProgress"]["properties"]:
+        assert f"`{field}`" in PAGE
+    for phase in {phase for weights in WEIGHTS.values() for phase in weights} - {"write"}:
+        assert f"`{phase}`" in PAGE
+    for name in re.findall(r"^\| `([A-Z]\w+)` \|", PAGE, re.MULTILINE):
+        assert status_of(getattr(errors, name)) == 409
