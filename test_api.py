@@ -143,7 +143,7 @@ def training() -> str:
 
 def versions() -> str:
     listed = call("GET", "/model/versions").json()["versions"]
-    serving = [each["model_version"] for each in listed if each["serving"]]
+    serving = [each["bundle"] for each in listed if each["serving"]]
     expect("versions that serve", serving, [call("GET", "/model/info").json()["model_version"]])
     return f"{len(listed)} kept, {serving[0]} serves"
 
