@@ -11,6 +11,7 @@ backtest, which has chosen nothing by them (of all customers, also where it has 
 The higher mean of `metrics.score` serves; of equal ones the incumbent stays.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -35,6 +36,10 @@ from ml_pipeline.training_set import Observations
 
 FloatArray = npt.NDArray[np.float64]
 
+log = logging.getLogger(__name__)
+
+OTHER_SHAPE = (LookupError, ValueError, TypeError, AttributeError, OSError)
+"""What comes of a bundle that another version of this code has made."""
 JUDGED = "judged"
 """The folder in a bundle, and the key of its metadata, of what its report windows were predicted by."""
 
@@ -137,6 +142,10 @@ def find_incumbent(models_dir: Path, prepared: Prepared, threads: int) -> Incumb
         judgeable = judgeable_of(predictor, models_dir)
     except ModelError as problem:
         return Incumbent(pair, as_of, None, str(problem))
+    except OTHER_SHAPE as problem:
+        log.warning("what serves cannot be read", exc_info=True)
+        why = f"Bundle {pair.bundle_id} is of another shape than this code reads ({type(problem).__name__})."
+        return Incumbent(pair, as_of, None, why)
     try:
         check_settings(predictor.metadata, prepared)
     except BundleMismatch as problem:

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from ml_pipeline.backtest import Backtest, Candidate, Contest, Judged
-from ml_pipeline.bundle import POINTER, BundleMetadata, ServingPair, load_metadata, read_pointer, versions_dir
+from ml_pipeline.bundle import (
+    POINTER,
+    BundleMetadata,
+    ServingPair,
+    content_id,
+    load_metadata,
+    read_pointer,
+    versions_dir,
+    write_pointer,
+)
 from ml_pipeline.candidates import PURCHASE, RULE
 from ml_pipeline.contest import (
     ALWAYS,
@@ -288,5 +297,13 @@ def test_what_cannot_be_compared_with_is_told_apart(trained_shop, tmp_path):
     member.write_text("{}")
     damaged = find_incumbent(models, trained_shop.prepared, 1)
     assert (damaged.other_shop, damaged.predictor, "xgboost_total_spend" in damaged.problem) == (False, None, True)
+    content = json.loads((models / "versions" / trained_shop.pair.bundle_id / "metadata.json").read_text())
+    sealed = {**{name: each for name, each in content.items() if name != "bundle_id"}, "ranges": None}
+    other_id = content_id(trained_shop.prepared.as_of, sealed)
+    shutil.copytree(versions_dir(trained_shop.models) / trained_shop.pair.bundle_id, versions_dir(models) / other_id)
+    (versions_dir(models) / other_id / "metadata.json").write_text(json.dumps({**sealed, "bundle_id": other_id}))
+    write_pointer(models, ServingPair(other_id, trained_shop.pair.snapshot_id))
+    strange = find_incumbent(models, trained_shop.prepared, 1)
+    assert (strange.predictor, "another shape than this code reads" in strange.problem) == (None, True)
     (models / POINTER).write_text("[]")
     assert find_incumbent(models, trained_shop.prepared, 1).predictor is None
