@@ -10,7 +10,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -182,7 +182,7 @@ def _client(endpoint: Endpoint, prepare: Callable[[Any], None]) -> Any:
     import openai
 
     transport = httpx2.Client(
-        event_hooks={"request": [prepare]},
+        event_hooks={"request": [prepare], "response": [_bound]},
         limits=httpx2.Limits(max_keepalive_connections=0),
         follow_redirects=False,
         headers={"Accept-Encoding": "identity"},
@@ -193,6 +193,32 @@ def _client(endpoint: Endpoint, prepare: Callable[[Any], None]) -> Any:
         max_retries=0,
         http_client=transport,
     )
+
+
+def _bound(response: Any) -> None:
+    """Lets no more than MAX_BYTES and one be read, of errors too, which the SDK reads to their end before it raises them.
+
+    What was compressed against our wish stays so: it could become a thousand times as long.
+    """
+    import httpx2
+
+    class Bounded(httpx2.SyncByteStream):
+        def __init__(self, whole: Any) -> None:
+            self._whole = whole
+
+        def __iter__(self) -> Iterator[bytes]:
+            left = MAX_BYTES + 1
+            for part in self._whole:
+                yield part[:left]
+                left -= len(part)
+                if left <= 0:
+                    return
+
+        def close(self) -> None:
+            self._whole.close()
+
+    response.stream = Bounded(response.stream)
+    response.headers.pop("content-encoding", None)
 
 
 def _body(response: Any, deadline: float) -> bytes:

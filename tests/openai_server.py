@@ -5,6 +5,7 @@ is asked as OpenAI's; PUT /mode {"mode": ..., "seconds": ..., "times": ...} says
 the requests since the last PUT /mode.
 """
 
+import gzip
 import json
 import os
 import re
@@ -122,6 +123,15 @@ class _Handler(BaseHTTPRequestHandler):
         part = b" " * 65536
         for _ in range(HUGE_BYTES // len(part)):
             self.wfile.write(part)
+
+    def _endless_error(self, asked: dict[str, Any], told: dict[str, Any]) -> None:
+        self._send(500, b"", **{"Content-Length": str(10**15)})
+        end = time.monotonic() + LONGEST_SECONDS
+        while time.monotonic() < end:
+            self.wfile.write(b" " * 65536)
+
+    def _compressed(self, asked: dict[str, Any], told: dict[str, Any]) -> None:
+        self._send(200, gzip.compress(completion(wording(asked))), **{"Content-Encoding": "gzip"})
 
     def _drops(self, asked: dict[str, Any], told: dict[str, Any]) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

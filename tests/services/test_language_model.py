@@ -28,6 +28,8 @@ FAILURES = (
     ("wrong_type", {}, "malformed"),
     ("invents", {}, "refused_number"),
     ("huge", {}, "too_long"),
+    ("endless_error", {}, "status_500"),
+    ("compressed", {}, "malformed"),
     ("rate_limited", {}, "rate_limited"),
     ("rate_limited", {"seconds": 30}, "rate_limited"),
     ("error", {"status": 500}, "status_500"),
