@@ -3,7 +3,9 @@
 Serving happens later than the last day that was trained on, so what counts days is a little further for the oldest
 customers than it ever was in training, and the largest customer can be a little larger. A feature therefore counts as
 outside only when it is beyond the trained range by more than a tenth of the range's width; one that counts days by more
-than a tenth or a month, whichever is larger. A value that is missing where none was in training counts too; a feature
+than a tenth or a month, whichever is larger. Downwards money has no such leave: where a few spend a hundred times what most
+do, a tenth of the width is more than what most spend, and nobody would ever lie below. So money that was never 0 in training
+counts as outside below the least of it. A value that is missing where none was in training counts too; a feature
 that was always missing, or that models must not learn from, never does. The calendar of the target window needs no rule
 of its own: a training that uses it has looked at a whole year.
 """
@@ -46,12 +48,14 @@ def _range_of(column: Matrix) -> dict[str, Any]:
 @dataclass(frozen=True)
 class TrainedRanges:
     """What was trained on, per feature, in the order of `names`: low and high (F,), NaN where there is no range;
-    slack (F,), how far beyond either end still counts as inside; missing (F,), whether any value was missing."""
+    slack (F,), how far beyond the high end still counts as inside; least (F,), the lowest value that does; missing (F,),
+    whether any value was missing."""
 
     names: tuple[str, ...]
     low: FloatArray
     high: FloatArray
     slack: FloatArray
+    least: FloatArray
     missing: BoolArray
 
     @classmethod
@@ -60,10 +64,12 @@ class TrainedRanges:
         never = {"low": np.nan, "high": np.nan, "missing": True}
         ranges = [content[name] or never for name in names]
         low, high = (np.array([one[end] for one in ranges], dtype=np.float64) for end in ("low", "high"))
-        days = _counted_in_days(tuple(targets))
-        least = np.array([SLACK_DAYS if name in days else 0.0 for name in names])
+        units = _units(tuple(targets))
+        in_days, is_money = (np.array([units.get(name) == unit for name in names]) for unit in ("days", "money"))
+        slack = np.maximum(SLACK * (high - low), np.where(in_days, SLACK_DAYS, 0.0))
+        least = np.where(is_money & (low > 0), low, low - slack)
         missing = np.array([one["missing"] for one in ranges], dtype=bool)
-        return cls(tuple(names), low, high, np.maximum(SLACK * (high - low), least), missing)
+        return cls(tuple(names), low, high, slack, least, missing)
 
     def outside(self, features: Matrix) -> BoolArray:
         """Whether any feature of a customer (n, F) lies outside of what was trained on, (n,)."""
@@ -90,8 +96,7 @@ class TrainedRanges:
 
     def _outside(self, values: Matrix, index: int) -> BoolArray:
         """(n,); comparisons with NaN are False, be it a missing value or a range that there is not."""
-        slack = self.slack[index]
-        beyond = (values < self.low[index] - slack) | (values > self.high[index] + slack)
+        beyond = (values < self.least[index]) | (values > self.high[index] + self.slack[index])
         return beyond if self.missing[index] else beyond | np.isnan(values)
 
     def _distance(self, value: float, index: int) -> float:
@@ -101,8 +106,8 @@ class TrainedRanges:
 
 
 @cache
-def _counted_in_days(targets: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(feature.name for feature in feature_set(targets) if feature.unit == "days")
+def _units(targets: tuple[str, ...]) -> Mapping[str, str]:
+    return {feature.name: feature.unit for feature in feature_set(targets)}
 
 
 def _short(number: float) -> float:

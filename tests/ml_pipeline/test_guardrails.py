@@ -44,8 +44,8 @@ def changed(**values):
         ({}, False),
         ({MONEY: 1200}, False),  # a tenth of the width of 1,000
         ({MONEY: 1201}, True),
-        ({MONEY: 0}, False),
-        ({MONEY: -1}, True),
+        ({MONEY: 100}, False),
+        ({MONEY: 99.9}, True),  # less than anybody ever spent, though within a tenth of the width
         ({DAYS: 132}, False),  # 31 days, more than a tenth of 100
         ({DAYS: 133}, True),
         ({WEEKDAY: 11}, False),
@@ -63,6 +63,12 @@ def test_days_get_a_tenth_where_that_is_more_than_a_month():
     trained = np.array([[0.0], [1000.0]], dtype=np.float32)
     ranges = TrainedRanges.from_json(trained_ranges(trained, (DAYS,)), (DAYS,), ())
     assert ranges.outside(np.array([[1099.0], [1101.0]], dtype=np.float32)).tolist() == [False, True]
+
+
+def test_money_that_was_0_in_training_has_the_leave_of_any_number():
+    trained = np.array([[0.0], [1000.0]], dtype=np.float32)
+    ranges = TrainedRanges.from_json(trained_ranges(trained, (MONEY,)), (MONEY,), ())
+    assert ranges.outside(np.array([[-99.0], [-101.0]], dtype=np.float32)).tolist() == [False, True]
 
 
 def test_days_of_a_target_are_days_too():
