@@ -79,14 +79,14 @@ class ModelPruning:
             if serving is None:
                 return
             kept = self._pinned() | self._of_pointer(serving, _age(self._models_dir / POINTER))
-            aside = _put_aside(self._models_dir, kept | _young(self._models_dir))
+            aside = _put_aside(self._models_dir, kept)
         _remove(aside)
         _remove(_left_behind(self._models_dir))
 
     def _prune_cache(self) -> None:
         """What a job needs again is fetched again."""
         with taking_turns(self._cache_dir):
-            aside = _put_aside(self._cache_dir, self._pinned() | _young(self._cache_dir))
+            aside = _put_aside(self._cache_dir, self._pinned())
         _remove(aside)
         for note in (self._cache_dir / VERIFIED).glob("*.json"):
             homes = (
@@ -157,9 +157,9 @@ def _halves_of(pairs: Iterable[tuple[str, str]]) -> Kept:
     return frozenset(half for bundle, snapshot in pairs for half in ((VERSIONS, bundle), (SNAPSHOTS, snapshot)))
 
 
-def _young(models_dir: Path) -> Kept:
+def _young(found: Iterable[Path]) -> Kept:
     """What was made or fetched lately, and the bundles that such snapshots were made by."""
-    young = [path for path in _named(models_dir) if _age(path) < GRACE_SECONDS]
+    young = [path for path in found if _age(path) < GRACE_SECONDS]
     makers = [_maker(path) for path in young if path.parent.name == SNAPSHOTS]
     return frozenset([*((path.parent.name, path.name) for path in young), *((VERSIONS, maker) for maker in makers)])
 
@@ -180,10 +180,11 @@ def _named(models_dir: Path) -> Iterator[Path]:
 
 
 def _put_aside(models_dir: Path, kept: Kept) -> list[Path]:
-    """Takes the name from each folder that is not kept, so that nobody finds half of it; where they are now."""
-    aside = []
-    for path in _named(models_dir):
-        if (path.parent.name, path.name) not in kept:
+    """Takes the name from each folder that is neither kept nor young, so that nobody finds half of it; where they are now."""
+    found = list(_named(models_dir))  # once: what somebody finishes from now on was not looked at
+    staying, aside = kept | _young(found), []
+    for path in found:
+        if (path.parent.name, path.name) not in staying:
             aside.append(path.with_name(f"{STAGING}{path.name}-{uuid.uuid4().hex}"))
             os.rename(path, aside[-1])
             log.info("model deleted", extra={"kind": path.parent.name, "id": path.name})
