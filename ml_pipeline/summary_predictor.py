@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class SummaryPredictor:
             probability=probability,
             model_used=used.tolist(),
             segment=segments(money / CENTS, content["segments"]["thresholds"]),
-            extrapolated=self._ranges().outside(full) | reached_cap(predicted[:, None], np.array([cap])),
+            extrapolated=self._ranges.outside(full) | reached_cap(predicted[:, None], np.array([cap])),
         )
 
     def outlook(self, matrix: Matrix) -> Outlook:
@@ -106,6 +107,11 @@ class SummaryPredictor:
             alive[told] = self.members.bg_nbd.alive(full[told])
             expected[told] = self.members.bg_nbd.expected(full[told], OUTLOOK_DAYS)
         return Outlook(alive, expected)
+
+    def farthest(self, row: Matrix) -> list[dict[str, Any]]:
+        """The features of one row (C,) of a summary matrix that lie farthest outside of what was trained on, as
+        `TrainedRanges.farthest`; the derived ones too."""
+        return self._ranges.farthest(self._full(row[None])[0])
 
     def _full(self, matrix: Matrix) -> Matrix:
         columns = len(summary_columns(self.metadata.targets))
@@ -187,6 +193,7 @@ class SummaryPredictor:
                 )
         return lower, upper
 
+    @cached_property
     def _ranges(self) -> TrainedRanges:
         """What was trained on; that something is not known is never outside of it."""
         targets, found = self.metadata.targets, self.metadata.content["ranges"]

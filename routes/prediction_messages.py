@@ -10,6 +10,7 @@ from routes.summary_messages import (
     DOCUMENTED_SUMMARY,
     EIGHTEEN_FIELD_SUMMARY,
     SUMMARY_PROPERTIES,
+    OutsideFeature,
     SummaryAnswer,
 )
 from services.history_lines import TRANSACTIONS_LIMIT
@@ -187,12 +188,6 @@ class ModelInfoShort(Message):
         description="The day it was trained as of: nothing on or after it was seen.", examples=["2026-01-01"]
     )
     num_features: int
-
-
-class OutsideFeature(Message):
-    feature: str
-    value: float | None = Field(description="null where it is missing, which it never was in training.")
-    trained: list[float] = Field(description="The lowest and the highest value that was trained on.", min_length=2)
 
 
 class Reason(Message):

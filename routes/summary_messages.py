@@ -60,6 +60,12 @@ SUMMARY_PROPERTIES: dict[str, dict[str, Any]] = {field.name: _schema(field) for 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+class OutsideFeature(Message):
+    feature: str
+    value: float | None = Field(description="null where it is missing, which it never was in training.")
+    trained: list[float] = Field(description="The lowest and the highest value that was trained on.", min_length=2)
+
+
 class SummaryAnswer(Message):
     """What a customer who is told in a few numbers will spend."""
 
@@ -86,6 +92,9 @@ class SummaryAnswer(Message):
     segment: str
     extrapolated: bool = Field(
         description="True where an input lies outside of what was trained on, or a prediction was cut at its cap."
+    )
+    extrapolated_features: list[OutsideFeature] | None = Field(
+        None, description="Where extrapolated: the inputs farthest outside; empty where only the cap was reached."
     )
     cold_start: bool | None = Field(
         description="True with fewer than two orders; null where their number is not known."

@@ -180,6 +180,7 @@ def _bought_answers(
             "churn_probability": _rounded(1 - alive),
             "segment": SEGMENTS[answers.segment[row]],
             "extrapolated": bool(answers.extrapolated[row]),
+            **({"extrapolated_features": summary.farthest(matrix[row])} if answers.extrapolated[row] else {}),
             **_cold_start(one),
             "warnings": [
                 *one.warnings,

@@ -49,7 +49,7 @@ def one_answer(model, request, **options):
 def test_the_documented_request_is_answered_with_every_documented_field(model):
     answer = one_answer(model, DOCUMENTED_SUMMARY)
     assert set(answer) == set(SummaryAnswer.model_fields)
-    assert SummaryAnswer.model_validate(answer).model_dump() == answer
+    assert SummaryAnswer.model_validate(answer).model_dump(exclude_unset=True) == answer
     assert (answer["customer_id"], answer["horizon_days"], answer["ignored_inputs"]) == ("CUST_001", 30, [])
     assert answer["predicted_clv"] == answer["predicted_30d_spend"]["total"] > 0
     interval = answer["intervals"]["total"]
@@ -66,6 +66,19 @@ def test_the_documented_request_is_answered_with_every_documented_field(model):
     assert dt.date.fromisoformat(answer["prediction_date"]) <= dt.datetime.now(dt.UTC).date()
     assert (answer["cold_start"], answer["cold_start_reason"]) == (False, None)
     json.dumps(answer, allow_nan=False)
+
+
+def test_what_lies_outside_of_what_was_trained_on_is_named_with_its_value_and_the_trained_range(model):
+    usual = {"total_orders": 3, "recency": 2, "tenure": 6, "monetary_value": 600}
+    assert not one_answer(model, usual)["extrapolated"]
+    assert "extrapolated_features" not in one_answer(model, usual)
+    answer = one_answer(model, {**usual, "monetary_value": 0.03})
+    assert answer["extrapolated"]
+    assert {one["feature"]: one["value"] for one in answer["extrapolated_features"]} == {
+        "lifetime_spend": 0.03,
+        "avg_transaction_value": 0.01,  # derived
+    }
+    assert all(0.03 < low < high for low, high in (one["trained"] for one in answer["extrapolated_features"]))
 
 
 def test_the_eighteen_fields_are_answered_and_their_category_counts(model):
@@ -104,7 +117,9 @@ def test_any_part_of_a_real_history_is_answered_and_no_horizon_contradicts_anoth
     by_days = [summary_answers(model, requests, options) for options in LONGER]
     for month, *longer in zip(*by_days, strict=True):
         assert not isinstance(month, ServiceError), month
-        assert json.loads(json.dumps(month, allow_nan=False)) == SummaryAnswer.model_validate(month).model_dump()
+        assert json.loads(json.dumps(month, allow_nan=False)) == SummaryAnswer.model_validate(month).model_dump(
+            exclude_unset=True
+        )
         told = month["expected_purchases_next_30_days"] is not None
         assert told == all(isinstance(one, dict) for one in longer) == any(isinstance(one, dict) for one in longer)
         assert told == (not any(warning.startswith(UNKNOWN) for warning in month["warnings"]))
@@ -185,7 +200,7 @@ def test_after_purchases_on_a_single_day_alive_is_one_by_definition_and_said(mod
 
 def test_one_who_never_bought_is_answered_by_what_such_customers_did(model):
     answer = one_answer(model, {"customer_id": "new", "total_orders": 0, "monetary_value": 0, "tenure": 45})
-    assert set(answer) == set(SummaryAnswer.model_fields)
+    assert set(answer) == set(SummaryAnswer.model_fields) - {"extrapolated_features"}
     assert answer["predicted_clv"] == answer["predicted_30d_spend"]["total"] == PRIOR["total"]
     assert (answer["model_used"], answer["cold_start_reason"]) == ("never_bought", "never_bought")
     assert (answer["probability_alive"], answer["expected_purchases_next_365_days"]) == (None, None)
