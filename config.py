@@ -21,6 +21,10 @@ PLACEHOLDER = re.compile(
 CREDENTIALS = ("SUPABASE_URL", "SUPABASE_KEY")
 """Variables that people copy from guides of this kind with their placeholder; refused as such wherever they are set."""
 
+BARE_VARIABLES = frozenset(
+    ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PYTHONHOME", "TZ", "VIRTUAL_ENV")
+)
+
 
 class BadConfiguration(Exception):
     """One or more variables cannot be used; the message has one line for each."""
@@ -179,6 +183,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if problems:
         raise BadConfiguration(problems)
     return settings
+
+
+def bare_environment() -> dict[str, str]:
+    """For a command of ours that is told the rest by its arguments: where programs and libraries are, and no secret."""
+    return {name: value for name, value in os.environ.items() if name in BARE_VARIABLES}
 
 
 def redis_is_given() -> bool:

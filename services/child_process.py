@@ -13,27 +13,17 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from config import bare_environment
 from running.lifeline import Lifeline, end_group, lives
 
 log = logging.getLogger(__name__)
 
-KEPT_VARIABLES = {
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LD_LIBRARY_PATH",
-    "OMP_NUM_THREADS",
-    "PYTHONHOME",
-    "TZ",
-    "VIRTUAL_ENV",
-}
 NICENESS = 10
 SECONDS_TO_END = 1.5
 """Between the request to end and the end by force."""
@@ -49,7 +39,8 @@ class ChildProcess:
     """One run of a command. Use it in a `with` block, which leaves no process behind, whatever way it ends."""
 
     def __init__(self, command: Sequence[str], folder: Path, project: Path) -> None:
-        """folder: where it runs and where its temporary files go. project: the root that modules are imported from."""
+        """folder: where it runs and where its temporary files go. project: the root that modules are imported from. Of the
+        environment it gets where programs and libraries are, and nothing that is secret."""
         self._news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         self._has_ended = False
@@ -57,7 +48,7 @@ class ChildProcess:
         self._process = subprocess.Popen(
             command,
             cwd=folder,
-            env=_environment(folder, project),
+            env={**bare_environment(), "PYTHONPATH": str(project), "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -165,12 +156,6 @@ def _news_of(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return said if isinstance(said, dict) else None
-
-
-def _environment(folder: Path, project: Path) -> Mapping[str, str]:
-    """Where programs and libraries are and nothing that is secret: the command gets its settings by its arguments."""
-    kept = {name: value for name, value in os.environ.items() if name in KEPT_VARIABLES}
-    return {**kept, "PYTHONPATH": str(project), "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder)}
 
 
 def _group_of(process: Path) -> int | None:

@@ -197,7 +197,7 @@ def test_sigterm_leaves_no_process_behind(service: Service) -> None:
     sessions = [pid for part in PARTS for pid in service.starts(part)]
     assert len(left_behind(sessions)) >= len(PARTS)
     assert service.end(signal.SIGTERM) == 0
-    assert left_behind(sessions) == []
+    until(lambda: not left_behind(sessions), 2)  # on a busy machine what was killed takes a moment to be gone
     assert service.lines[-1] == "Stopped."
 
 
