@@ -206,6 +206,7 @@ class ModelChangeover:
                 "seconds": round(time.monotonic() - began, 3),
                 "seconds_since_pointer": _seconds_since(self._models_dir / POINTER),
                 "previous_bundle": old.version if old else None,
+                "pid": os.getpid(),
             },
         )
         return True
@@ -227,7 +228,9 @@ class ModelChangeover:
     def _refuse(self, refusal: Refusal) -> None:
         self._refused[refusal.pair] = refusal
         facts = {"bundle": refusal.pair.bundle_id, "snapshot": refusal.pair.snapshot_id} if refusal.pair else {}
-        log.error("refused", extra={**facts, "error": refusal.error.__name__, "reason": refusal.reason})
+        log.error(
+            "refused", extra={**facts, "pid": os.getpid(), "error": refusal.error.__name__, "reason": refusal.reason}
+        )
 
     def _verify(self) -> None:
         """Reads all of the pair that a process began with; one that is damaged makes way for the newest before it that can

@@ -1,7 +1,5 @@
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -9,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from config import ROOT
 from ml_pipeline.pointer import Serving, read_serving, write_pointer, write_serving
 from ml_pipeline.promotion import promote, roll_back
 from services.bootstrap import build_services
@@ -292,12 +289,6 @@ def test_the_watchdog_prunes(services, settings, tmp_path):
     built.watchdog.tidy()
     built.store.close()
     assert there(folder) == halves(*pairs[-1 - settings.models_kept :])
-
-
-def test_it_is_light_enough_for_the_process_that_others_are_forked_from():
-    program = "import sys, services.model_pruning; print({'ibis', 'duckdb', 'pyarrow', 'xgboost'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 def test_copies_for_integrators_stay(pruning, models, pairs):
