@@ -1,4 +1,5 @@
-"""Whether a text may be shown as an insight: it is plain, short, and states no number and no currency that was not given."""
+"""Whether a text may be shown as an insight: it is plain, short, English, states no number and no currency that was not given,
+and promises nothing off."""
 
 import json
 import re
@@ -17,8 +18,23 @@ MOST_ROUNDED = 0.1
 """Of a given number: a rounding that is further from it than this part of it says something else."""
 
 THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
-MARKUP = re.compile(r"[<>`{}\[\]|\\*#^•]|__|~~|^[-+]\s|^\d+[.)]\s")
+MARKUP = re.compile(r"[<>`{}\[\]|\\*#^•]|__|~~|^[-+]\s|^\d+[.)]\s|&\w+;")
 LINK = re.compile(r"://|www\.|@|\b[a-z0-9-]+\.[a-z]{2,}\b", re.IGNORECASE)
+BARE_PERCENT = re.compile(r"(?<!\d)(?<!\d\s)[%\u066a\u2030]")
+"""XX % states a number too."""
+_OFF = r"(?:off|discounts?|rebates?|cash[ -]?back|vouchers?|coupons?|reductions?|price cuts?)\b"
+_PERCENT_OR_UNIT = r"(?:\s?(?:%|per[ -]?cent\b|[a-z]{3,6}\b|[^\w\s]))?"
+PROMISE = re.compile(
+    rf"\d{_PERCENT_OR_UNIT}[\s-]+(?:\w+[\s-]+)?{_OFF}|\bper[ -]?cent[\s-]+(?:\w+[\s-]+)?{_OFF}"
+    rf"|\b{_OFF}\s+(?:of|by|worth|up to|over)\s(?:\w+\s){{0,2}}\W?\d",
+    re.IGNORECASE,
+)
+"""A number given off: no fact is one, so whichever number it is, it was given for something else."""
+ENGLISH = re.compile(
+    r"\b(?:the|this|that|these|they|their|and|with|from|than|has|have|are|who|customers?)\b", re.IGNORECASE
+)
+FEWEST_WORDS = 12
+"""That no English text of ours does without one of those."""
 NEVER = "(?!)"
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
@@ -87,11 +103,12 @@ def refusal(wording: Wording, facts: Mapping[str, Fact], task: str) -> str | Non
             ("markup", MARKUP.search(text) is not None),
             ("link", LINK.search(_without(text, facts)) is not None),
             ("currency", _names_other_currency(text, facts, names)),
-            ("number", not given.has_all_of(text)),
+            ("number", not given.has_all_of(text) or BARE_PERCENT.search(text) is not None),
+            ("promise", PROMISE.search(_without(text, facts)) is not None),
         ):
             if is_wrong:
                 return reason
-    return None
+    return "language" if _is_foreign(f"{wording.insight} {wording.recommended_action}") else None
 
 
 class GivenNumbers:
@@ -188,6 +205,10 @@ def _spellings_of_days(days: Iterable[str]) -> re.Pattern[str]:
             rf"{number}\.{month}\.{year}|{number}/{month}/{year}",
         ]
     return re.compile(rf"\b(?:{'|'.join(spellings)})(?!\w)")
+
+
+def _is_foreign(text: str) -> bool:
+    return len(text.split()) >= FEWEST_WORDS and ENGLISH.search(text) is None
 
 
 def _has_odd_characters(text: str, names: str) -> bool:

@@ -102,11 +102,31 @@ def test_a_sum_and_a_difference_of_given_numbers_are_refused():
         ("Spends $345.70.", "currency"),
         ("Spends 346 dollars.", "currency"),
         ("Spends EUR 346.", "currency"),
+        ("Spends &lt;much&gt;.", "markup"),
+        ("Offer XX % more.", "number"),
+        ("Offer 83 % off.", "promise"),
+        ("Give a discount of up to 30 INR.", "promise"),
+        ("Send 346 INR cash back.", "promise"),
+        ("An eighty-three percent discount helps.", "promise"),
+        ("Geben Sie bald zwanzig Prozent Rabatt auf einen weiteren Einkauf.", "language"),
+        ("Offrez vite vingt pour cent de remise sur son prochain panier.", "language"),
         ("Long. " * 200, "length"),
     ],
 )
 def test_a_text_that_is_not_plain_is_refused_for_its_reason(text, reason):
     assert refusal(Wording(FINE, text), FACTS, "") == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A loyalty benefit rather than a discount.",
+        "Spent 346 INR in 7 purchases; the last was 4 days ago, well off the usual pace.",
+        "The chance is 83 %, so hold discounts back for 30 days.",
+    ],
+)
+def test_a_text_may_speak_of_discounts_as_long_as_it_gives_none(text):
+    assert refusal(Wording(text, FINE), FACTS, "") is None
 
 
 def test_names_of_the_shop_may_look_like_what_is_refused_otherwise():
