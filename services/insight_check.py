@@ -17,7 +17,7 @@ MAX_ACTION = 350
 MOST_ROUNDED = 0.1
 """Of a given number: a rounding that is further from it than this part of it says something else."""
 
-THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
+END_OF_THINKING = "</think>"
 MARKUP = re.compile(r"[<>`{}\[\]|\\*#^•]|__|~~|^[-+]\s|^\d+[.)]\s|&\w+;")
 LINK = re.compile(r"://|www\.|@|\b[a-z0-9-]+\.[a-z]{2,}\b", re.IGNORECASE)
 BARE_PERCENT = re.compile(r"(?<!\d)(?<!\d\s)[%\u066a\u2030]")
@@ -80,7 +80,7 @@ class Wording:
 
 def read_wording(answer: str) -> Wording:
     """The two texts of an answer, also where the model put words or a fence around its JSON. Raises MalformedWording."""
-    text = THINKING.sub("", answer)
+    text = answer.rpartition(END_OF_THINKING)[2]
     try:
         content, _end = json.JSONDecoder().raw_decode(text, text.index("{"))
         insight, action = content["insight"], content["recommended_action"]

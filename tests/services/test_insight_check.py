@@ -1,5 +1,6 @@
 import itertools
 import json
+import time
 
 import pytest
 
@@ -153,6 +154,14 @@ def test_the_two_texts_are_found_in_what_models_put_around_them(answer):
 def test_anything_else_is_malformed(answer):
     with pytest.raises(MalformedWording):
         read_wording(answer)
+
+
+@pytest.mark.parametrize("answer", ["<think>" * 36_000, "{" * 250_000, "<think>{" * 32_000])
+def test_the_longest_answer_is_read_in_linear_time(answer):
+    started = time.perf_counter()
+    with pytest.raises(MalformedWording):
+        read_wording(answer)
+    assert time.perf_counter() - started < 0.5
 
 
 @pytest.mark.parametrize(
