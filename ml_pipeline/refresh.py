@@ -76,7 +76,7 @@ def refresh(
         if before and prepared.as_of < before and not force:
             raise OlderTables(
                 f"These tables are as of {prepared.as_of}, the snapshot that serves is as of {before}: what was sold in "
-                "between would no longer be known. Bring newer tables, or use --force."
+                "between would no longer be known. Bring newer tables, or use --force (over HTTP: ?force=true)."
             )
         stage.advance("snapshot")
         pair, customers = remake_snapshot(engine, prepared, predictor, models_dir, serving)

@@ -6,6 +6,7 @@ needs stays in the worker. It names its phases; what it refuses, it refuses by n
 
 import logging
 import os
+import signal
 import sys
 import time
 import zipfile
@@ -173,18 +174,14 @@ class TrainingJobs:
     def _problem(self, lease: Lease, code: int, last: Mapping[str, Any], child: ChildProcess) -> Exception:
         """Why a command ended without an outcome."""
         said = last.get("error")
-        if isinstance(said, dict):
-            name, message = str(said.get("name")), str(said.get("message"))
-            if name == OUT_OF_MEMORY:
-                return self._out_of_memory("found its memory too small")
-            return refusal(name, message)
+        name, message = (str(said.get("name")), str(said.get("message"))) if isinstance(said, dict) else ("", "")
+        if name == OUT_OF_MEMORY:
+            return self._out_of_memory("found its memory too small")
+        refused = refusal(name, message)
+        if refused is not None:
+            return refused
         log.error("command crashed", extra={"exit_code": code, "last_words": child.last_words()})
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        why = " (most likely by the system, for want of memory)" if code == -9 else ""
-        return TrainingCrashed(
-            f"The command {how}{why} before it was done; the log has its last words under the job's request id. Try it again "
-            f"(POST /bulk/retry/{lease.job_id}), or ask for less (n_samples, n_customers) where memory is short."
-        )
+        return crash(lease.job_id, code, f"{name}: {message}" if name else "")
 
     def _tell(self, lease: Lease, course: Course, phase: str) -> None:
         course.hear(phase)
@@ -220,12 +217,24 @@ class _LeaseWatch:
             log.warning("job table away, the command goes on for now", extra={"job_id": self._lease.job_id})
 
 
-def refusal(name: str, message: str) -> Exception:
-    """The error that a command named; TrainingCrashed for what is no refusal of the pipeline's."""
+def refusal(name: str, message: str) -> Exception | None:
+    """The error that a command named; None for what is no refusal of the pipeline's."""
     found = getattr(pipeline, name, None)
     if isinstance(found, type) and issubclass(found, pipeline.PipelineError):
         return found(message)
-    return TrainingCrashed(f"{name}: {message}")
+    return None
+
+
+def crash(job_id: str, code: int, said: str) -> TrainingCrashed:
+    """The error of a command that did not end well. said: what it told of it; empty where it told nothing."""
+    if said:
+        return TrainingCrashed(f"{said} Try it again (POST /bulk/retry/{job_id}) when that is put right.")
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    why = " (most likely by the system, for want of memory)" if -code == signal.SIGKILL else ""
+    return TrainingCrashed(
+        f"The command {how}{why} before it was done; the log has its last words under the job's request id. Try it again "
+        f"(POST /bulk/retry/{job_id}), or ask for less (n_samples, n_customers) where memory is short."
+    )
 
 
 def write_archive(archive: Path, readme: str, files: Sequence[Path]) -> None:
