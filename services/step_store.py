@@ -86,7 +86,10 @@ class StepStore:
             _take_turns(connection, job_id)
             now = self._database.now(connection)
             wanted = (steps.c.job_id == job_id, steps.c.kind.in_(kinds))
-            waiting = _claimable(now).where(*wanted).order_by(_ORDER, steps.c.number).limit(1)
+            turn = (
+                [_may_go(now)] if set(kinds) & set(IN_TURN) else []
+            )  # asked of each of a file's chunks, it would cost
+            waiting = _claimable(now).where(*wanted, *turn).order_by(_ORDER, steps.c.number).limit(1)
             row = connection.execute(waiting).mappings().first()
             if row is None:
                 return None
@@ -414,12 +417,16 @@ def _can_be_claimed(now: float) -> tuple[sa.ColumnElement[bool], ...]:
         sa.and_(steps.c.kind != NOTIFY, jobs.c.status.in_(OPEN)),
         sa.and_(steps.c.kind == NOTIFY, jobs.c.status.in_((COMPLETED, FAILED, CANCELLED))),
     )
-    turn = sa.or_(steps.c.kind.not_in(IN_TURN), _is_its_turn(now))
-    return steps.c.status == WAITING, of_its_time, _due(steps, now), turn
+    return steps.c.status == WAITING, of_its_time, _due(steps, now)
 
 
 def _due(of: sa.FromClause, now: float) -> sa.ColumnElement[bool]:
     return sa.or_(of.c.not_before.is_(None), of.c.not_before <= now)
+
+
+def _may_go(now: float) -> sa.ColumnElement[bool]:
+    """In steps joined with jobs: nothing is to be waited for, or the turn has come."""
+    return sa.or_(steps.c.kind.not_in(IN_TURN), _is_its_turn(now))
 
 
 def _is_its_turn(now: float) -> sa.ColumnElement[bool]:
@@ -444,7 +451,7 @@ def _grouped(connection: sa.Connection, now: float, *conditions: sa.ColumnElemen
     counted = (
         sa.select(steps.c.job_id, steps.c.kind, sa.func.count())
         .select_from(steps.join(jobs))
-        .where(*_can_be_claimed(now), *conditions)
+        .where(*_can_be_claimed(now), _may_go(now), *conditions)
         .group_by(steps.c.job_id, steps.c.kind, jobs.c.created_at)
         .order_by(jobs.c.created_at, steps.c.job_id)
         .limit(1000)
