@@ -136,7 +136,7 @@ def _in_plain_digits(text: str) -> tuple[str, list[StatedNumber]]:
 
 
 def _digit_fraction(match: re.Match[str]) -> StatedNumber:
-    over, under = int(match["over"]), int(match["under"])
+    over, under = float(match["over"]), float(match["under"])
     readings = (Reading(over / under, 0.0),) if under else ()
     return StatedNumber(match.group(), readings, (_whole(match["over"]), _whole(match["under"])))
 
