@@ -108,7 +108,7 @@ def write_model_card(
         summary_section(performance),
         limits_section(performance),
     ]
-    path.write_text("\n\n".join(sections) + "\n", "utf-8")
+    path.write_text("\n\n".join(section for section in sections if section) + "\n", "utf-8")
 
 
 def targets_of(targets: Sequence[str]) -> tuple[str, ...]:

@@ -20,14 +20,17 @@ FORM_TITLES = {
     "seven_fields": "seven fields (days since the first purchase known)",
     "six_features": "six features (neither)",
 }
-
-
 MODEL_TITLES = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "bg_nbd": "BG/NBD × Gamma-Gamma"}
 
 
 def summary_section(performance: Mapping[str, Any]) -> str:
-    """What each form of a few numbers tells beside the whole history, the best simple rule and the rule of thumb."""
-    found = performance["summary"]
+    """What each form of a few numbers tells beside the whole history, the best simple rule and the rule of thumb.
+
+    Nothing where the report is of a backtest without a summary model.
+    """
+    found = performance.get("summary")
+    if found is None:
+        return ""
     forms = found["forms"]
     return "\n\n".join(
         [

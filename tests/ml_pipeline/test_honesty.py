@@ -257,6 +257,8 @@ def test_the_card_shows_the_scores_that_chose_every_window_and_the_active_custom
     assert "| served | 0.0% | 0.0% |" in card
     assert "drawn" not in card.split("## Data")[0]
     assert not any(word in card for word in ("nan", "None", "{"))
+    assert "summary numbers" not in card  # this backtest has no summary model
+    assert "\n\n\n" not in card
 
 
 def test_the_card_does_not_say_that_customers_were_drawn_who_had_only_not_bought_yet(report, tmp_path):
