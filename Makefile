@@ -17,11 +17,12 @@ TRUST_OPTIONS ?= --write
 SUMMARY_OPTIONS ?= --write
 BULK_OPTIONS ?= --write
 CHAOS_OPTIONS ?= --write
+SWAP_OPTIONS ?= --write
 FAULTS_OPTIONS ?= --write
 FUZZ_OPTIONS ?= --write
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test train sample lint format lock readme accuracy trust summary bulk chaos fuzz faults clean
+.PHONY: help setup run test train sample lint format lock readme accuracy trust summary bulk chaos swap fuzz faults clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -82,6 +83,9 @@ fuzz: $(DEV_READY) ## send thousands of requests made from the API's own documen
 
 faults: $(DEV_READY) ## ask for insights while the language model's endpoint fails in every way, into docs/insights_faults.md (minutes)
 	@$(BIN)/python -m benchmarks.insights_faults $(FAULTS_OPTIONS)
+
+swap: $(DEV_READY) ## change models under load, bad ones among them, and compare every answer, into docs/hot_swap.md (five minutes)
+	@$(BIN)/python -m benchmarks.hot_swap $(SWAP_OPTIONS)
 
 clean: ## delete what is made (.venv, var, caches); tables and models stay
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -83,10 +83,10 @@ def _extend(place: Path, customers: int) -> MillionModel:
     models = place / "models"
     pair = read_pointer(models)
     predictor = load_predictor(models, pair.bundle_id, threads=2)
-    features = _features_of_many(models, pair, customers)
+    features = features_of_many(models, pair, customers)
     np.save(place / FEATURES, features)
     started = time.perf_counter()
-    answers = _predict(predictor, features)
+    answers = predict_many(predictor, features)
     predicted = time.perf_counter()
     snapshot_id = write_snapshot(
         models,
@@ -106,8 +106,8 @@ def _extend(place: Path, customers: int) -> MillionModel:
     )
 
 
-def _features_of_many(models: Path, pair: ServingPair, customers: int) -> Matrix:
-    """float32 (customers, F)."""
+def features_of_many(models: Path, pair: ServingPair, customers: int) -> Matrix:
+    """So many rows made from those of the pair's customers, float32 (customers, F)."""
     snapshot = load_snapshot(models, pair.snapshot_id)
     known = snapshot.features(range(snapshot.n_customers))
     known = known[~np.isnan(known).all(axis=1)]
@@ -121,7 +121,8 @@ def _features_of_many(models: Path, pair: ServingPair, customers: int) -> Matrix
     return features
 
 
-def _predict(predictor: Predictor, features: Matrix) -> Answers:
+def predict_many(predictor: Predictor, features: Matrix) -> Answers:
+    """The answers, without the memory that all at once would take."""
     answers = predictor.predict(features[:ROWS_AT_A_TIME])
     for start in range(ROWS_AT_A_TIME, len(features), ROWS_AT_A_TIME):
         answers = joined(answers, predictor.predict(features[start : start + ROWS_AT_A_TIME]))

@@ -122,7 +122,9 @@ def bundle_content(features: Matrix, names: Sequence[str], as_of: date) -> dict[
         "features": list(names),
         "trained_on": {"as_of": as_of.isoformat(), "observations": len(features), "customers": len(features)},
         "libraries": {},
-        "members": {MEMBER: {"file": f"members/{MEMBER}.json", "library": "xgboost", "integrators": True}},
+        "members": {
+            MEMBER: {"file": f"members/{MEMBER}.json", "library": "xgboost", "target": "total", "integrators": True}
+        },
         "serving": {name: {**each, "cap": 1e6} for name, each in serving.items()},
         "reconciliation": {"name": TOP_DOWN},
         "usual_shares": [0.25] * 4,

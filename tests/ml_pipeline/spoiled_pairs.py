@@ -1,6 +1,7 @@
 """Pairs that are sealed as they should be and wrong all the same, and pairs that were damaged afterwards."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import date
@@ -37,7 +38,8 @@ def remade_snapshot(models: Path, snapshot_id: str, bundle_id: str) -> str:
     sealed = {**meta, "bundle_id": bundle_id}
     del sealed["snapshot_id"]
     made = content_id(date.fromisoformat(meta["as_of"]), sealed)
-    shutil.copytree(parent / snapshot_id, parent / made)
+    shutil.copytree(parent / snapshot_id, parent / made, copy_function=os.link)  # it may be large
+    (parent / made / META).unlink()
     (parent / made / META).write_text(json.dumps({"snapshot_id": made, **sealed}), "utf-8")
     return made
 
