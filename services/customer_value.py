@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH
+from ml_pipeline.schema import HORIZON_DAYS
 from services.archetypes import UNUSUAL, Described, Population, population_of
 from services.errors import InvalidRequest, ServiceError
+from services.ignored_inputs import ignored_inputs
 from services.insight_facts import CustomerFacts
 from services.insights import Insights
 from services.model_registry import Model, ModelRegistry
-from services.requested_ids import read_id
+from services.requested_ids import read_label
 from services.summary_answers import described_answers
 from services.summary_requests import SummaryRequest, read_six_features
 
@@ -18,8 +19,6 @@ EXAMPLE = (
     'Send {"customer_id": "13085", "features": [345.7, 49.3, 7, 12, 5, 4]}: total_spend, avg_spend, num_transactions, '
     "total_units, unique_products, recency_days, as a list in this order or as an object by these names"
 )
-LONGEST_SHOWN = 40  # of a value or a name, in characters
-MOST_SHOWN = 10
 
 
 class CustomerValues:
@@ -118,13 +117,7 @@ def _scale_warnings(facts: CustomerFacts, population: Population) -> Iterator[st
 def _customer_id(request: Mapping[str, Any]) -> str:
     if request.get("customer_id") is None:
         raise InvalidRequest(f"customer_id is missing. {EXAMPLE}.")
-    customer_id = read_id(request["customer_id"])
-    if len(customer_id) > MAX_ID_LENGTH:
-        raise InvalidRequest(
-            f"customer_id begins with {customer_id[:LONGEST_SHOWN]!r} and has {len(customer_id):,} characters; an id has at "
-            f"most {MAX_ID_LENGTH}."
-        )
-    return customer_id
+    return read_label(request["customer_id"])
 
 
 def _features(request: Mapping[str, Any]) -> Any:
@@ -137,6 +130,6 @@ def _ignored(request: Mapping[str, Any], described: SummaryRequest) -> dict[str,
     beside = [name for name in request if name not in USED_FIELDS]
     ignored = [
         *described.ignored,
-        *({"field": name[:LONGEST_SHOWN], "reason": "Only the six features are used."} for name in beside[:MOST_SHOWN]),
+        *ignored_inputs(beside, lambda _name: "Only the six features are used."),
     ]
     return {"ignored_inputs": ignored} if ignored else {}

@@ -19,6 +19,7 @@ from ml_pipeline.schema import (
     category_key,
 )
 from services.errors import InvalidRequest, RequestTooLarge
+from services.ignored_inputs import ignored_inputs
 from services.requested_ids import is_text_or_number, json_type
 from services.summary_fields import LONGEST_SHOWN, NUMBER
 
@@ -280,7 +281,7 @@ def _categories_of_no_target(lines: "Sequence[RawTransaction]", config: DatasetC
 
 def _ignored(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     unknown = dict.fromkeys(name for entry in entries for name in entry if name not in LINE_FIELDS)
-    return [{"field": f"transactions[].{name}", "reason": IGNORED_LINE_FIELD} for name in unknown]
+    return ignored_inputs((f"transactions[].{name}" for name in unknown), lambda _name: IGNORED_LINE_FIELD)
 
 
 def _counted(number: int, thing: str) -> str:

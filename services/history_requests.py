@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ml_pipeline.schema import DatasetConfig
 from services.errors import InvalidRequest
 from services.history_lines import read_day, read_lines
-from services.requested_ids import read_id
+from services.ignored_inputs import ignored_inputs
+from services.requested_ids import read_optional_label
 from services.summary_fields import UNUSED_FIELDS
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def read_history(request: Mapping[str, Any], config: DatasetConfig, served_as_of
     as_of: where none is given, the served one, or the day after the last line if that is later; with a given one, lines
     on or after it are refused.
     """
-    given_id, given_since = request.get("customer_id"), request.get("customer_since")
-    customer_id = None if given_id is None else read_id(given_id)
+    customer_id, given_since = read_optional_label(request.get("customer_id")), request.get("customer_since")
     found = read_lines(request["transactions"], config, served_as_of)
     as_of = _as_of(request.get("as_of"), found.lines, found.last_day, config, served_as_of)
     since = (
@@ -78,7 +78,7 @@ def read_history(request: Mapping[str, Any], config: DatasetConfig, served_as_of
         customer_since=since,
         warnings=[*found.warnings, *_of_registration(found.lines, since, as_of)],
         ignored=[
-            *({"field": name, "reason": _why_ignored(name)} for name in request if name not in HISTORY_FIELDS),
+            *ignored_inputs((name for name in request if name not in HISTORY_FIELDS), _why_ignored),
             *found.ignored,
         ],
     )

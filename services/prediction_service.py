@@ -9,6 +9,7 @@ from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH
 from services.errors import InvalidRequest, RequestTooLarge, ServiceError, UnknownCustomer
 from services.history_answers import history_answers
 from services.history_requests import OPTIONS, is_history
+from services.ignored_inputs import ignored_inputs
 from services.model_registry import Model, ModelRegistry
 from services.prediction_answers import stored_answers
 from services.requested_ids import is_text_or_number, read_id
@@ -183,7 +184,7 @@ def _with_ignored(answer: Answer, ignored: Sequence[dict[str, str]]) -> Answer:
 
 
 def _ignored_fields(request: Mapping[str, Any]) -> list[dict[str, str]]:
-    return [{"field": name, "reason": _why_ignored(name)} for name in request if name not in USED_FIELDS]
+    return ignored_inputs((name for name in request if name not in USED_FIELDS), _why_ignored)
 
 
 def _why_ignored(name: str) -> str:

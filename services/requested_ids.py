@@ -1,10 +1,12 @@
-"""The customer id of a request, as it is looked up."""
+"""The customer id of a request, as it is looked up or given back."""
 
 import math
 from typing import Any
 
-from ml_pipeline.schema import canonical_id
+from ml_pipeline.schema import MAX_ID_LENGTH, canonical_id
 from services.errors import InvalidRequest
+
+LONGEST_SHOWN = 40  # in characters
 
 
 def read_id(value: Any) -> str:
@@ -17,6 +19,23 @@ def read_id(value: Any) -> str:
     if not customer_id:
         raise InvalidRequest('customer_id is empty. Send {"customer_id": "12345"}.')
     return customer_id
+
+
+def read_label(value: Any) -> str:
+    """As `read_id`, of a customer who is looked up nowhere: the answer carries it back. Raises InvalidRequest."""
+    customer_id = read_id(value)
+    if len(customer_id) > MAX_ID_LENGTH:
+        raise InvalidRequest(
+            f"customer_id is {customer_id[:LONGEST_SHOWN]!r}… of {len(customer_id):,} characters; an id has at most "
+            f"{MAX_ID_LENGTH}. Send a shorter one."
+        )
+    return customer_id
+
+
+def read_optional_label(value: Any) -> str | None:
+    """As `read_label`; None where there is none (null, blank text)."""
+    is_blank = value is None or (isinstance(value, str) and not value.strip())
+    return None if is_blank else read_label(value)
 
 
 def is_text_or_number(value: Any) -> bool:

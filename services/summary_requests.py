@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ml_pipeline.schema import MAX_ID_LENGTH
 from services.errors import InvalidRequest
-from services.requested_ids import json_type, read_id
+from services.ignored_inputs import ignored_inputs
+from services.requested_ids import json_type, read_optional_label
 from services.summary_consistency import Given, refuse_impossible, settle
 from services.summary_fields import (
     EIGHTEEN_FIELDS,
@@ -51,7 +51,7 @@ def is_summary(request: Mapping[str, Any]) -> bool:
 
 def read_summary(request: Mapping[str, Any]) -> SummaryRequest:
     """The summary of a request. Raises InvalidRequest for what cannot be, with the value, the rule and the way out."""
-    customer_id = _read_customer(request.get("customer_id"))
+    customer_id = read_optional_label(request.get("customer_id"))
     told = {one: read_value(one, request[one.name]) for one in FIELDS if one.name in request}
     if all(value is None for value in told.values()):
         raise InvalidRequest(
@@ -99,25 +99,13 @@ def _known(told: Mapping[SummaryField, float | str | None]) -> dict[str, Given]:
     return known
 
 
-def _read_customer(value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    customer_id = read_id(value)
-    if len(customer_id) > MAX_ID_LENGTH:
-        raise InvalidRequest(
-            f"customer_id is {customer_id[:LONGEST_SHOWN]!r}… of {len(customer_id):,} characters; an id has at most "
-            f"{MAX_ID_LENGTH}. Send a shorter one, or leave it out: a summary needs none."
-        )
-    return customer_id
-
-
 def _unused(request: Mapping[str, Any]) -> list[dict[str, str]]:
     names = [
         name
         for name, value in request.items()
         if value is not None and name not in SUMMARY_FIELDS and name != "customer_id"
     ]
-    return [{"field": name, "reason": UNUSED_FIELDS.get(name, UNKNOWN_FIELD)} for name in names]
+    return ignored_inputs(names, lambda name: UNUSED_FIELDS.get(name, UNKNOWN_FIELD))
 
 
 def _six_values(features: Any) -> Sequence[Any]:

@@ -119,7 +119,7 @@ def test_an_id_is_told_as_it_is_looked_up_elsewhere(values, customer_id, told):
         ({"customer_id": None, "features": DOCUMENTED["features"]}, "customer_id is missing"),
         ({"customer_id": True, "features": DOCUMENTED["features"]}, "customer_id is a boolean"),
         ({"customer_id": " ", "features": DOCUMENTED["features"]}, "customer_id is empty"),
-        ({"customer_id": "9" * 5000, "features": DOCUMENTED["features"]}, "has 5,000 characters"),
+        ({"customer_id": "9" * 5000, "features": DOCUMENTED["features"]}, "of 5,000 characters"),
         ({"customer_id": "1"}, "features is missing. Send {"),
         ({"customer_id": "1", "features": None}, "features is missing"),
         ({"customer_id": "1", "features": "345.7"}, "features is a text"),

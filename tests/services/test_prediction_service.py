@@ -14,6 +14,7 @@ from ml_pipeline.features import feature_names
 from ml_pipeline.predictor import load_predictor
 from ml_pipeline.snapshot import load_snapshot, write_snapshot
 from services.errors import InvalidRequest, RequestTooLarge, UnknownCustomer
+from services.ignored_inputs import MOST_LISTED
 from services.model_registry import ModelRegistry
 from services.prediction_service import BATCH_LIMIT, EXPLAINED_BATCH_LIMIT, PredictionService
 from tests.conftest import CUSTOMERS
@@ -93,6 +94,23 @@ def test_two_ways_in_at_once_contradict_each_other(services):
 def test_what_is_not_used_is_listed_with_the_reason(services):
     answer = services.predictions.predict({"customer_id": CUSTOMERS[0], "age": 30})
     assert [ignored["field"] for ignored in answer["ignored_inputs"]] == ["age"]
+
+
+@pytest.mark.parametrize("way", [{"customer_id": CUSTOMERS[0]}, {"total_orders": 0}, {"transactions": []}])
+def test_of_very_many_unknown_fields_the_first_are_listed_and_the_others_counted(services, way):
+    more = {f"{number}{'x' * 100}": 1 for number in range(1000)}
+    listed = services.predictions.predict({**way, **more})["ignored_inputs"]
+    assert len(listed) == MOST_LISTED + 1
+    assert listed[0]["field"] == f"0{'x' * 39}"
+    assert listed[-1]["field"] == f"and {1000 - MOST_LISTED} more"
+
+
+@pytest.mark.parametrize("way", [{"total_orders": 0}, {"transactions": []}])
+def test_an_id_that_is_only_given_back_may_be_absent_and_not_endless(services, way):
+    for nothing in ({}, {"customer_id": None}, {"customer_id": " "}):
+        assert services.predictions.predict({**way, **nothing})["customer_id"] is None
+    with pytest.raises(InvalidRequest, match="of 100,000 characters"):
+        services.predictions.predict({**way, "customer_id": "9" * 100_000})
 
 
 def test_a_batch_answers_in_order_with_errors_in_place(services):
