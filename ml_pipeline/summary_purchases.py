@@ -39,7 +39,7 @@ def purchase_history(matrix: Matrix) -> tuple[FloatArray, FloatArray, FloatArray
 def purchase_values(matrix: Matrix) -> tuple[FloatArray, FloatArray]:
     """How many transactions have the mean value that is known, and that value, each (n,); 0 and 0 where it is not known."""
     count, value = np.rint(column_of(matrix, "transactions")), column_of(matrix, "avg_transaction_value")
-    told = (count > 0) & (value > 0)
+    told = (count > 0) & (value >= 0)  # 0 is known: of such a customer nobody would expect the usual value
     return np.where(told, count, 0.0), np.where(told, value, 0.0)
 
 

@@ -142,6 +142,7 @@ def settle(known: Known) -> Settled:
     _settle_days(known, settled)
     _settle_money(known, settled)
     _doubt_parts(known, settled)
+    _doubt_age(known, settled)
     _doubt_nothing(known, settled)
     return settled
 
@@ -284,6 +285,21 @@ def _doubt_parts(known: Known, settled: Settled) -> None:
         settled.warnings.append(
             f"{kinds} is more than {products}, though a product is of one category; both were used as they were sent."
         )
+
+
+def _doubt_age(known: Known, settled: Settled) -> None:
+    """An age that is older than any order most often counts from the registration; a single order is settled already."""
+    first, everything = known.get("days_since_first"), known.get("transactions")
+    if first is None or everything is None or everything.value <= 1:
+        return
+    for days in reversed(WINDOWS):
+        orders = known.get(f"transactions_{days}d")
+        if orders and orders.value == everything.value and first.value >= days + 1:
+            settled.warnings.append(
+                f"{first.said}, but {orders.said} and {everything.said}: all orders are of the last {days} days. All were used "
+                f"as they were sent. Leave out {first.field} where it counts from the registration."
+            )
+            return
 
 
 def _doubt_nothing(known: Known, settled: Settled) -> None:

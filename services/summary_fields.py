@@ -115,7 +115,9 @@ def read_value(field: SummaryField, value: Any) -> float | str | None:
 def _number(field: SummaryField, value: Any) -> float:
     kind, number = field.kind, _as_float(value)
     if number is None:
-        raise _refused(field, value, f"it must be {kind.unit}, as a plain number such as 30 or 1500.5")
+        raise _refused(
+            field, value, f"it must be {kind.unit}, as a plain number such as {'30' if kind.whole else '30 or 1500.5'}"
+        )
     if number < 0:
         raise _refused(field, value, f"{kind.unit} is never below 0")
     if kind.whole and number != math.floor(number):

@@ -198,6 +198,16 @@ def test_after_purchases_on_a_single_day_alive_is_one_by_definition_and_said(mod
     assert answer["cold_start_reason"] == ("one_purchase" if request_body["total_orders"] == 1 else None)
 
 
+def test_money_that_is_known_to_be_0_is_not_taken_for_unknown(model):
+    known = {"total_orders": 4, "recency": 2, "tenure": 6}
+    nothing, a_cent, unknown = (
+        one_answer(model, {**known, **money}, model_type="bg_nbd", horizon_days=30)["predicted_clv"]
+        for money in ({"monetary_value": 0}, {"monetary_value": 0.01}, {})
+    )
+    assert nothing == pytest.approx(a_cent, abs=0.02)
+    assert unknown > 1.5 * nothing
+
+
 def test_one_who_never_bought_is_answered_by_what_such_customers_did(model):
     answer = one_answer(model, {"customer_id": "new", "total_orders": 0, "monetary_value": 0, "tenure": 45})
     assert set(answer) == set(SummaryAnswer.model_fields) - {"extrapolated_features"}

@@ -127,6 +127,7 @@ def test_two_names_of_the_same_may_not_contradict_each_other(one, other):
         ),
         ({"monetary_value": 10**400}, "is not believed of one customer"),
         ({"monetary_value": -(10**400)}, "is never below 0"),
+        ({"total_orders": True}, "total_orders is a boolean; it must be a count, as a plain number such as 30. Send"),
         ({"monetary_value": "1e999"}, "monetary_value is '1e999'; it must be an amount of money, as a plain number"),
         ({"recency": math.nan}, "recency is not a finite number; it must be a number of days"),
         ({"recency": math.inf}, "recency is not a finite number"),
@@ -299,6 +300,12 @@ def test_parts_above_the_whole_and_zeros_are_doubted_and_used():
     assert (inputs["spend_30d"], inputs["spend_60d"]) == (500, 400)
     assert [warning[:54] for warning in warnings] == ["spend_last_30d (500) is more than spend_last_60d (400)"]
     assert "though a product is of one category" in settled(unique_products=2, unique_categories=3)[1][0]
+    (warning,) = settled(tx_last_30d=5, tx_last_90d=5, total_orders=5, recency=2, tenure=400)[1]
+    assert warning.startswith(
+        "tenure is 400, but tx_last_90d is 5 and total_orders is 5: all orders are of the last 90"
+    )
+    assert "where it counts from the registration" in warning
+    assert not settled(tx_last_30d=5, total_orders=5, tenure=30)[1]
     assert "Leave out what is not known: it is not 0." in settled(total_orders=4, unique_products=0)[1][0]
     assert "spend_last_30d is 0, but tx_last_30d is 2" in settled(tx_last_30d=2, spend_last_30d=0)[1][0]
 
