@@ -122,7 +122,7 @@ def _changes(report: SwapReport) -> str:
             f"{change.at:.1f} s",
             change.name,
             "-" if change.last_old is None else f"{change.last_old:.2f} s",
-            ", ".join(f"{seconds:.2f} s" for seconds in change.processes),
+            ", ".join("refused" if change.bad else f"{seconds:.2f} s" for seconds in change.processes),
         )
         for change in report.changes
     ]

@@ -109,6 +109,15 @@ class ModelRegistry:
             with self._publishing:
                 publish_pair(self._objects, self._models_dir, model.bundle.bundle_id, model.snapshot.snapshot_id)
 
+    def catch_up(self) -> None:
+        """Before a training: takes over what another host has promoted since, so that the new model is compared with that.
+
+        Opens nothing, raises nothing; nothing to do where hosts share no store.
+        """
+        if self._shared is not None:
+            self._shared.look_at_once()
+            self._shared.look()
+
     def announce(self) -> bool:
         """Tells other hosts which pair this one's pointer names, once it serves here; whether they know it now.
 

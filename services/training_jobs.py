@@ -118,6 +118,7 @@ class TrainingJobs:
 
     def _make_pair(self, job: Job, lease: Lease, options: Sequence[str]) -> None:
         course = Course(job.kind)
+        self._registry.catch_up()
         with self._folders.of(lease) as folder:
             places = ["--data", self._settings.data_dir, "--models", self._settings.models_dir, "--work", folder]
             limits = ["--memory-mb", self._settings.training_memory_mb, "--threads", processors()]

@@ -83,6 +83,18 @@ def test_the_first_request_of_a_host_without_models_is_answered_by_what_is_share
     assert other.registry.serving().pair == first
 
 
+def test_who_trains_catches_up_first_so_that_the_new_model_follows_the_latest(host):
+    one, other = host("one"), host("other")
+    for seed in (1, 2, 3):
+        late = one.promoted(seed)
+    one.looked()
+    other.registry.catch_up()
+    trained = other.promoted(4)
+    assert read_serving(other.models) == Serving(trained, 4, (late, *read_serving(one.models).previous))
+    other.registry.announce()
+    assert one.looked() == trained
+
+
 def test_of_two_promotions_at_once_the_same_one_wins_everywhere(host):
     one, other = host("one"), host("other")
     one.promoted(1)
