@@ -9,7 +9,7 @@ from ml_pipeline.schema import DatasetConfig
 from services.errors import InvalidRequest
 from services.history_lines import read_day, read_lines
 from services.ignored_inputs import ignored_inputs
-from services.requested_ids import read_optional_label
+from services.requested_ids import is_blank, read_optional_label
 from services.summary_fields import UNUSED_FIELDS
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read_history(request: Mapping[str, Any], config: DatasetConfig, served_as_of
         customer_since=since,
         warnings=[*found.warnings, *_of_registration(found.lines, since, as_of)],
         ignored=[
-            *ignored_inputs((name for name in request if name not in HISTORY_FIELDS), _why_ignored),
+            *_ignored(request),
             *found.ignored,
         ],
     )
@@ -103,6 +103,11 @@ def _as_of(
             f"transaction {shown}{more}: on that day or later. Leave these out, or send a later as_of or none."
         )
     return as_of
+
+
+def _ignored(request: Mapping[str, Any]) -> list[dict[str, str]]:
+    sent = (name for name, value in request.items() if not is_blank(value) and name not in HISTORY_FIELDS)
+    return ignored_inputs(sent, _why_ignored)
 
 
 def _why_ignored(name: str) -> str:

@@ -12,14 +12,14 @@ from services.history_requests import OPTIONS, is_history
 from services.ignored_inputs import ignored_inputs
 from services.model_registry import Model, ModelRegistry
 from services.prediction_answers import stored_answers
-from services.requested_ids import is_text_or_number, read_id
+from services.requested_ids import is_blank, is_text_or_number, read_id
 from services.summary_answers import BEST, DEFAULT_OPTIONS, SummaryOptions, summary_answers
 from services.summary_fields import UNUSED_FIELDS
-from services.summary_requests import SUMMARY_FIELDS, is_summary
+from services.summary_requests import is_summary, told_fields
 
 BATCH_LIMIT = 10_000
 EXPLAINED_BATCH_LIMIT = 1_000
-USED_FIELDS = ("customer_id", "transactions")  # transactions: null is as good as absent
+USED_FIELDS = ("customer_id", "transactions")
 WHY_IGNORED = "A known customer's prediction comes from the stored purchases alone."
 NOT_STORED = "A known customer is predicted as of the served day. Send his transactions to predict him as of another."
 Answer = dict[str, Any] | ServiceError
@@ -101,16 +101,16 @@ def _answers(
 
 
 def _way_of(request: Mapping[str, Any]) -> AnswerAll:
-    """Transactions if there are any, else any field of a summary, else the id."""
+    """Transactions if there are any, else any field of a summary, else the id; null is as good as absent."""
     if is_history(request):
-        return _contradictions if is_summary(request) else _of_histories
+        return _contradictions if told_fields(request) else _of_histories
     return _of_summaries if is_summary(request) else _of_ids
 
 
 def _contradictions(
     _model: Model, requests: Sequence[Mapping[str, Any]], _explain: bool, _options: SummaryOptions
 ) -> list[Answer]:
-    return [_contradiction([name for name in SUMMARY_FIELDS if name in request]) for request in requests]
+    return [_contradiction(told_fields(request)) for request in requests]
 
 
 def _contradiction(summary: Sequence[str]) -> InvalidRequest:
@@ -184,7 +184,8 @@ def _with_ignored(answer: Answer, ignored: Sequence[dict[str, str]]) -> Answer:
 
 
 def _ignored_fields(request: Mapping[str, Any]) -> list[dict[str, str]]:
-    return ignored_inputs((name for name in request if name not in USED_FIELDS), _why_ignored)
+    sent = (name for name, value in request.items() if not is_blank(value) and name not in USED_FIELDS)
+    return ignored_inputs(sent, _why_ignored)
 
 
 def _why_ignored(name: str) -> str:

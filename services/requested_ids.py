@@ -34,8 +34,12 @@ def read_label(value: Any) -> str:
 
 def read_optional_label(value: Any) -> str | None:
     """As `read_label`; None where there is none (null, blank text)."""
-    is_blank = value is None or (isinstance(value, str) and not value.strip())
-    return None if is_blank else read_label(value)
+    return None if is_blank(value) else read_label(value)
+
+
+def is_blank(value: Any) -> bool:
+    """null and blank text say nothing."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def is_text_or_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_pipeline.schema import AMOUNT_LIMIT, QUANTITY_LIMIT
 from services.errors import InvalidRequest
-from services.requested_ids import json_type
+from services.requested_ids import is_blank, json_type
 
 LONGEST_SHOWN = 40  # of a value or a name, in characters
 MOST_DAYS = 73_050
@@ -107,7 +107,7 @@ UNUSED_FIELDS: Mapping[str, str] = {
 
 def read_value(field: SummaryField, value: Any) -> float | str | None:
     """What a JSON value says, None where it is not known (null, blank text). Raises InvalidRequest."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if is_blank(value):
         return None
     return _category(field, value) if field.kind is TEXT else _number(field, value)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.errors import InvalidRequest
 from services.ignored_inputs import ignored_inputs
-from services.requested_ids import json_type, read_optional_label
+from services.requested_ids import is_blank, json_type, read_optional_label
 from services.summary_consistency import Given, refuse_impossible, settle
 from services.summary_fields import (
     EIGHTEEN_FIELDS,
@@ -20,7 +20,7 @@ from services.summary_fields import (
 
 FIELDS = (*SEVEN_FIELDS, *EIGHTEEN_FIELDS)
 SUMMARY_FIELDS: tuple[str, ...] = tuple(one.name for one in FIELDS)
-"""Any of these in a request means that the caller describes a customer instead of naming one."""
+"""Any of these in a request, unless it says nothing, means that the caller describes a customer instead of naming one."""
 UNKNOWN_FIELD = "A summary has no field of this name."
 
 
@@ -44,9 +44,15 @@ class SummaryRequest:
         return self.inputs.get("transactions") == 0
 
 
+def told_fields(request: Mapping[str, Any]) -> list[str]:
+    """The fields of a summary that say something in a request."""
+    return [name for name in SUMMARY_FIELDS if not is_blank(request.get(name))]
+
+
 def is_summary(request: Mapping[str, Any]) -> bool:
-    """Whether a request describes a customer by a summary."""
-    return any(name in request for name in SUMMARY_FIELDS)
+    """Whether a request describes a customer by a summary; one whose fields all say nothing does where it names nobody either."""
+    names_nobody = is_blank(request.get("customer_id")) and any(name in request for name in SUMMARY_FIELDS)
+    return bool(told_fields(request)) or names_nobody
 
 
 def read_summary(request: Mapping[str, Any]) -> SummaryRequest:
@@ -103,7 +109,7 @@ def _unused(request: Mapping[str, Any]) -> list[dict[str, str]]:
     names = [
         name
         for name, value in request.items()
-        if value is not None and name not in SUMMARY_FIELDS and name != "customer_id"
+        if not is_blank(value) and name not in SUMMARY_FIELDS and name != "customer_id"
     ]
     return ignored_inputs(names, lambda name: UNUSED_FIELDS.get(name, UNKNOWN_FIELD))
 

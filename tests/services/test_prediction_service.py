@@ -17,6 +17,7 @@ from services.errors import InvalidRequest, RequestTooLarge, UnknownCustomer
 from services.ignored_inputs import MOST_LISTED
 from services.model_registry import ModelRegistry
 from services.prediction_service import BATCH_LIMIT, EXPLAINED_BATCH_LIMIT, PredictionService
+from services.summary_requests import SUMMARY_FIELDS
 from tests.conftest import CUSTOMERS
 from tests.ml_pipeline.booster_pair import PRIOR, write_booster_pair
 from tests.ml_pipeline.toy_models import TARGETS
@@ -94,6 +95,15 @@ def test_two_ways_in_at_once_contradict_each_other(services):
 def test_what_is_not_used_is_listed_with_the_reason(services):
     answer = services.predictions.predict({"customer_id": CUSTOMERS[0], "age": 30})
     assert [ignored["field"] for ignored in answer["ignored_inputs"]] == ["age"]
+
+
+def test_what_is_null_is_as_good_as_absent_in_every_way_in(services):
+    nulls = dict.fromkeys((*SUMMARY_FIELDS, "transactions", "as_of", "customer_since", "age", "explain"))
+    for way in ({"customer_id": CUSTOMERS[0]}, {"transactions": []}, {"total_orders": 0}):
+        assert services.predictions.predict({**nulls, **way}) == services.predictions.predict(way)
+        assert services.predictions.predict({"recency": " ", **way}) == services.predictions.predict(way)
+    with pytest.raises(InvalidRequest, match="nothing of it is known"):
+        services.predictions.predict(nulls)
 
 
 @pytest.mark.parametrize("way", [{"customer_id": CUSTOMERS[0]}, {"total_orders": 0}, {"transactions": []}])

@@ -61,6 +61,8 @@ def test_every_field_is_an_input_of_the_summary_model_and_every_input_has_a_fiel
         ({"customer_id": "1", "age": 30, "gender": "f", "country": "IN"}, False),
         ({"customer_id": "1", "segment_id": "AR", "is_cold_start": False}, False),
         ({"recency": None}, True),
+        ({"customer_id": "1", "recency": None, "tenure": " "}, False),
+        ({"customer_id": "1", "recency": None, "tenure": 0}, True),
         ({"dominant_category": "Grocery"}, True),
     ],
 )
