@@ -317,7 +317,10 @@ BatchRow = Annotated[OfPurchases | OfSummary | Annotated[RowError, Tag("error")]
 
 class BatchAnswer(Message):
     predictions: list[BatchRow] = Field(description="As /predict answers, or `error` and `message` in their place.")
-    model_type: str
+    model_type: str = Field(
+        description="What was asked for by ?model_type=, else what answers known customers and histories; `model_used` of a "
+        "summary says which model answered it."
+    )
     model_version: str
     total_predictions: int = Field(description="How many entries there are, failed ones included.")
     successful: int

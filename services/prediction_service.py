@@ -63,13 +63,20 @@ class PredictionService:
         failed = sum(isinstance(answer, ServiceError) for answer in answers)
         return {
             "predictions": rows,
-            "model_type": model.bundle.content["serving"]["total"].get("name", BEST),
+            "model_type": _model_type(model, options),
             "model_version": model.version,
             "total_predictions": len(rows),
             "successful": len(rows) - failed,
             "failed": failed,
             "timestamp": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
+
+
+def _model_type(model: Model, options: SummaryOptions) -> str:
+    """What was asked for, else the name of what answers known customers."""
+    if options.model_type != BEST:
+        return options.model_type
+    return str(model.bundle.content["serving"]["total"].get("name", BEST))
 
 
 def _check_size(entries: int, explain: bool) -> None:

@@ -17,6 +17,7 @@ from services.errors import InvalidRequest, RequestTooLarge, UnknownCustomer
 from services.ignored_inputs import MOST_LISTED
 from services.model_registry import ModelRegistry
 from services.prediction_service import BATCH_LIMIT, EXPLAINED_BATCH_LIMIT, PredictionService
+from services.summary_answers import SummaryOptions
 from services.summary_requests import SUMMARY_FIELDS
 from tests.conftest import CUSTOMERS
 from tests.ml_pipeline.booster_pair import PRIOR, write_booster_pair
@@ -95,6 +96,12 @@ def test_two_ways_in_at_once_contradict_each_other(services):
 def test_what_is_not_used_is_listed_with_the_reason(services):
     answer = services.predictions.predict({"customer_id": CUSTOMERS[0], "age": 30})
     assert [ignored["field"] for ignored in answer["ignored_inputs"]] == ["age"]
+
+
+def test_a_batch_says_the_model_that_was_asked_for_else_the_one_that_answers_known_customers(explaining):
+    serving = explaining.predict_batch(["B01"])["model_type"]
+    asked = explaining.predict_batch(["B01", {"total_orders": 0}], options=SummaryOptions("bg_nbd"))["model_type"]
+    assert (asked, serving != "bg_nbd") == ("bg_nbd", True)
 
 
 def test_what_is_null_is_as_good_as_absent_in_every_way_in(services):
