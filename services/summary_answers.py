@@ -6,7 +6,8 @@ many times the 30 days as it is longer, since a rate of buying only falls when c
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,6 @@ def _bought_answers(
     outlook = summary.outlook(matrix)
     values = _values(answers, outlook, options.days)
     for row, one in enumerate(told):
-        alive = outlook.alive[row]
         yield {
             "customer_id": one.customer_id,
             "predicted_clv": values[row],
@@ -171,13 +171,8 @@ def _bought_answers(
             },
             **shared,
             "model_used": answers.model_used[row],
-            **{
-                f"expected_purchases_next_{days}_days": _rounded(outlook.expected_purchases[row, column])
-                for column, days in enumerate(HORIZONS)
-            },
+            **_outlook_fields(outlook.expected_purchases[row], outlook.alive[row]),
             "purchase_probability_30d": _rounded(answers.probability[row]),
-            "probability_alive": _rounded(alive),
-            "churn_probability": _rounded(1 - alive),
             "segment": SEGMENTS[answers.segment[row]],
             "extrapolated": bool(answers.extrapolated[row]),
             **({"extrapolated_features": summary.farthest(matrix[row])} if answers.extrapolated[row] else {}),
@@ -284,10 +279,8 @@ def _never_answers(
             },
             **shared,
             "model_used": NEVER_BOUGHT,
-            **{f"expected_purchases_next_{horizon}_days": None for horizon in HORIZONS},
+            **_outlook_fields([math.nan] * len(HORIZONS), math.nan),
             "purchase_probability_30d": _rounded(answers.probability[row]),
-            "probability_alive": None,
-            "churn_probability": None,
             "segment": SEGMENTS[answers.segment[row]],
             "extrapolated": False,
             "cold_start": True,
@@ -301,5 +294,15 @@ def _never_answers(
         }
 
 
+def _outlook_fields(expected_purchases: Iterable[float], alive: float) -> dict[str, float | None]:
+    """What BG/NBD says of one customer, in HORIZONS; null where it is NaN."""
+    expected = zip(HORIZONS, expected_purchases, strict=True)
+    return {
+        **{f"expected_purchases_next_{days}_days": _rounded(number) for days, number in expected},
+        "probability_alive": _rounded(alive),
+        "churn_probability": _rounded(1 - alive),
+    }
+
+
 def _rounded(number: float) -> float | None:
-    return None if number != number else round(float(number), 4)
+    return None if math.isnan(number) else round(float(number), 4)
