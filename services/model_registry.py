@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ml_pipeline.pointer import ServingPair, read_pointer
 from services.model_changeover import ModelChangeover, Refusal
@@ -17,9 +17,6 @@ from services.model_publication import publish_pair
 from services.object_store import ObjectStore
 from services.open_pairs import Model, OpenPairs
 from services.shared_models import SharedModels
-
-if TYPE_CHECKING:
-    from ml_pipeline.bundle import BundleMetadata
 
 __all__ = ["Model", "ModelRegistry"]
 
@@ -42,6 +39,7 @@ class ModelRegistry:
     ) -> None:
         self._models_dir = models_dir
         self._objects = objects
+        self._cache_dir = cache_dir
         self._pairs = OpenPairs(models_dir, objects, cache_dir)
         self._shared = SharedModels(objects, models_dir) if is_shared and objects is not None else None
         exchange = (self._shared.look, self._shared.tell) if self._shared else ()
@@ -128,12 +126,13 @@ class ModelRegistry:
         self.check_now()
         return not self.refusals() and self._shared.announce()
 
-    def backtest(self, bundle: "BundleMetadata") -> Mapping[str, Any]:
-        """How good the bundle was on past days that it had not seen, beside the simple rules; as it was sealed.
+    def backtest(self, model: Model) -> Mapping[str, Any]:
+        """How good its bundle was on past days that it had not seen, beside the simple rules; as it was sealed.
 
         Raises BundleMismatch when the file is absent or has another content.
         """
         from ml_pipeline.bundle import check_file, versions_dir
 
-        path = check_file(versions_dir(self._models_dir) / bundle.bundle_id, bundle.content, "backtest.json")
+        folder = versions_dir(model.home) / model.bundle.bundle_id
+        path = check_file(folder, model.bundle.content, "backtest.json")
         return dict(json.loads(path.read_text("utf-8")))

@@ -95,6 +95,10 @@ def test_a_fetched_bundle_can_be_loaded_and_predicts_the_same(trainer, worker):
     assert (there.predictor.get().predict(features).raw == here.predictor.get().predict(features).raw).all()
 
 
+def test_the_figures_of_a_fetched_bundle_are_found_where_it_is(worker, pair):
+    assert "targets" in worker.registry.backtest(worker.opened(pair).bundle)
+
+
 def test_what_was_measured_beside_a_bundle_is_not_published(trainer, objects):
     made = write_toy_pair(trainer.models, CUSTOMERS)
     (trainer.models / "versions" / made.bundle_id / "timings.json").write_text("{}")
