@@ -25,6 +25,7 @@ from running.lifeline import Lifeline, end_group, lives
 log = logging.getLogger(__name__)
 
 NICENESS = 10
+LEAST_URGENT = 19
 SECONDS_TO_END = 1.5
 """Between the request to end and the end by force."""
 SECONDS_TO_CLOSE = 10.0
@@ -58,7 +59,7 @@ class ChildProcess:
         )
         self._lifeline.add(self._process.pid)
         with suppress(OSError):  # it may have ended already
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, min(os.nice(0) + NICENESS, LEAST_URGENT))
         self._listeners = [
             self._listen(self._process.stdout, self._hear),
             self._listen(self._process.stderr, self._note),
