@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline.errors import BundleMismatch, NoServingModel, PipelineError
+from ml_pipeline.errors import BundleMismatch, ModelError, NoServingModel, PipelineError
 from ml_pipeline.features import feature_names
 from ml_pipeline.pointer import POINTER as POINTER
 from ml_pipeline.pointer import Serving as Serving
@@ -27,10 +28,14 @@ from ml_pipeline.pointer import write_atomically as write_atomically
 from ml_pipeline.pointer import write_pointer as write_pointer
 from ml_pipeline.pointer import write_serving as write_serving
 
+log = logging.getLogger(__name__)
+
 FORMAT = 4
 """4: with a summary model; 3: what agrees how, and what was trained on; 2: what serves is a formula over members; 1 named one
 member or rule."""
 METADATA = "metadata.json"
+OTHER_SHAPE = (LookupError, ValueError, TypeError, AttributeError)
+"""What comes of content that another version of this code has made."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +128,38 @@ def seal_bundle(
     return bundle_id
 
 
+@contextmanager
+def shape_checked(what: str, error: type[ModelError]) -> Iterator[None]:
+    """Whatever this code stumbles over in what another version of it has made, or somebody has changed, is `error`."""
+    try:
+        yield
+    except OSError as problem:
+        why = os.strerror(problem.errno or 0)
+        raise error(
+            f"{what} cannot be read ({why}): let the user of this process read it, or train again."
+        ) from problem
+    except OTHER_SHAPE as problem:
+        log.warning("another shape than this code reads", extra={"of": what}, exc_info=True)
+        raise error(
+            f"{what} is of another shape than this code reads ({type(problem).__name__}): train again with this code, or "
+            "serve with the code that made it."
+        ) from problem
+
+
 def load_metadata(models_dir: Path, bundle_id: str) -> BundleMetadata:
     """The metadata of one bundle, checked against this code's features.
 
     Raises NoServingModel if there is no such bundle, BundleMismatch naming every feature that differs.
     """
-    path = versions_dir(models_dir) / bundle_id / METADATA
+    with shape_checked(f"Bundle {bundle_id}", BundleMismatch):
+        return _read_metadata(versions_dir(models_dir) / bundle_id / METADATA, bundle_id)
+
+
+def _read_metadata(path: Path, bundle_id: str) -> BundleMetadata:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise NoServingModel(f"There is no bundle {bundle_id} in {versions_dir(models_dir)}: train again.") from None
+        raise NoServingModel(f"There is no bundle {bundle_id} in {path.parent.parent}: train again.") from None
     except ValueError:
         raise BundleMismatch(f"{path} is not JSON: the bundle is damaged, train again or roll back.") from None
     check_format(content, bundle_id)
@@ -148,7 +175,7 @@ def load_metadata(models_dir: Path, bundle_id: str) -> BundleMetadata:
 
 def check_format(content: Mapping[str, Any], bundle_id: str) -> None:
     """Refuses metadata of another format and metadata that lacks what every bundle has."""
-    needed = ("features", "targets", "as_of", "currency", "members", "serving", "summary")
+    needed = ("features", "targets", "target_categories", "as_of", "currency", "spend", "members", "serving", "summary")
     missing = [key for key in needed if key not in content]
     missing += [f"the formula of {name}" for name, each in content.get("serving", {}).items() if "formula" not in each]
     if content.get("format") != FORMAT or missing:

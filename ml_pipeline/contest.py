@@ -11,7 +11,6 @@ backtest, which has chosen nothing by them (of all customers, also where it has 
 The higher mean of `metrics.score` serves; of equal ones the incumbent stays.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_pipeline.backtest import Backtest
-from ml_pipeline.bundle import BundleMetadata, ServingPair, check_file, read_pointer, versions_dir
+from ml_pipeline.bundle import BundleMetadata, ServingPair, check_file, read_pointer, shape_checked, versions_dir
 from ml_pipeline.candidates import PURCHASE
 from ml_pipeline.errors import BundleMismatch, ModelError, NoServingModel
 from ml_pipeline.formulas import Formula, Known, evaluate, members_of
@@ -36,10 +35,6 @@ from ml_pipeline.training_set import Observations
 
 FloatArray = npt.NDArray[np.float64]
 
-log = logging.getLogger(__name__)
-
-OTHER_SHAPE = (LookupError, ValueError, TypeError, AttributeError, OSError)
-"""What comes of a bundle that another version of this code has made."""
 JUDGED = "judged"
 """The folder in a bundle, and the key of its metadata, of what its report windows were predicted by."""
 
@@ -142,10 +137,6 @@ def find_incumbent(models_dir: Path, prepared: Prepared, threads: int) -> Incumb
         judgeable = judgeable_of(predictor, models_dir)
     except ModelError as problem:
         return Incumbent(pair, as_of, None, str(problem))
-    except OTHER_SHAPE as problem:
-        log.warning("what serves cannot be read", exc_info=True)
-        why = f"Bundle {pair.bundle_id} is of another shape than this code reads ({type(problem).__name__})."
-        return Incumbent(pair, as_of, None, why)
     try:
         check_settings(predictor.metadata, prepared)
     except BundleMismatch as problem:
@@ -202,10 +193,14 @@ def hold_contest(
 def judgeable_of(predictor: Predictor, models_dir: Path) -> tuple[Judgeable, ...]:
     """The bundle as it serves, then what it was judged by, each with the first day that it has seen nothing of.
 
-    Raises BundleMismatch where a file is not what was sealed.
+    Raises BundleMismatch where a file is not what was sealed, or of another shape than this code reads.
     """
+    with shape_checked(f"Bundle {predictor.metadata.bundle_id}", BundleMismatch):
+        return _judgeable(predictor, versions_dir(models_dir) / predictor.metadata.bundle_id)
+
+
+def _judgeable(predictor: Predictor, folder: Path) -> tuple[Judgeable, ...]:
     metadata, content = predictor.metadata, predictor.metadata.content
-    folder = versions_dir(models_dir) / metadata.bundle_id
     final = Judgeable("final", metadata.as_of, content["serving"][TOTAL_TARGET]["formula"], predictor.members)
     judged = content.get(JUDGED)
     if judged is None:

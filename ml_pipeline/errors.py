@@ -52,6 +52,10 @@ class ModelError(PipelineError):
     """Bundle or snapshot cannot serve."""
 
 
+class PointerUnreadable(ModelError):
+    """The system does not let the pointer be read."""
+
+
 class NoServingModel(ModelError):
     """No bundle has been promoted in this models folder."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_pipeline.errors import BundleMismatch, ModelError, NoServingModel
+from ml_pipeline.errors import BundleMismatch, NoServingModel, PointerUnreadable
 
 POINTER = "current.json"
 PREVIOUS_KEPT = 10
@@ -96,7 +96,8 @@ def read_pointer(models_dir: Path) -> ServingPair:
 def read_serving(models_dir: Path) -> Serving:
     """All that the pointer says.
 
-    Raises NoServingModel when none has been promoted yet, BundleMismatch when the pointer is damaged.
+    Raises NoServingModel when none has been promoted yet, BundleMismatch when the pointer is damaged, PointerUnreadable when
+    the system does not let it be read.
     """
     path = models_dir / POINTER
     try:
@@ -106,7 +107,11 @@ def read_serving(models_dir: Path) -> Serving:
             f"There is no {POINTER} in {models_dir}: no model has been trained and promoted there. "
             "Run `python ml_pipeline/run_pipeline.py` (or `make train`) first."
         ) from None
-    except (ValueError, KeyError, TypeError) as problem:
+    except OSError as problem:
+        raise PointerUnreadable(
+            f"{path} cannot be read ({os.strerror(problem.errno or 0)}): let the user of this process read it."
+        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise BundleMismatch(
             f"{path} is not a pointer to a bundle and a snapshot ({type(problem).__name__}). "
             "Train again or restore the file."
@@ -117,11 +122,11 @@ def write_pointer(models_dir: Path, pair: ServingPair) -> Serving:
     """Makes the pair serve, atomically: readers see the old pointer or the new one. What it says now comes back.
 
     The generation is one more than that of the pointer before, whose pair becomes the newest of the previous ones; a
-    damaged pointer is replaced as if there were none. Whoever may not be alone takes turns (turns.py).
+    damaged pointer is replaced as if there were none. Whoever may not be alone takes turns (turns.py). Raises PointerUnreadable.
     """
     try:
         serving = read_serving(models_dir).after(pair)
-    except ModelError:
+    except (NoServingModel, BundleMismatch):
         serving = Serving(pair, 1)
     write_serving(models_dir, serving)
     return serving

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from ibis.backends.duckdb import Backend
 
-from ml_pipeline.bundle import BundleMetadata, check_file, load_metadata, versions_dir
+from ml_pipeline.bundle import BundleMetadata, check_file, load_metadata, shape_checked, versions_dir
 from ml_pipeline.errors import BundleMismatch
 from ml_pipeline.features import IS_COLD_START, build_features, read_matrix
 from ml_pipeline.formulas import Known, calibrated_probability, evaluate, members_of
@@ -181,10 +181,16 @@ class Predictor:
 def load_predictor(models_dir: Path, bundle_id: str, threads: int = 1) -> Predictor:
     """Loads a bundle's members and re-checks its golden predictions.
 
-    Raises NoServingModel, or BundleMismatch when features, files or golden predictions differ from what was sealed.
+    Raises NoServingModel, or BundleMismatch when features, files or golden predictions differ from what was sealed, or the
+    bundle is of another shape than this code reads.
     """
     metadata = load_metadata(models_dir, bundle_id)
-    folder = versions_dir(models_dir) / bundle_id
+    with shape_checked(f"Bundle {bundle_id}", BundleMismatch):
+        return _loaded(models_dir, metadata, threads)
+
+
+def _loaded(models_dir: Path, metadata: BundleMetadata, threads: int) -> Predictor:
+    folder = versions_dir(models_dir) / metadata.bundle_id
     members = {
         name: load_member(member["library"], check_file(folder, metadata.content, member["file"]))
         for name, member in metadata.content["members"].items()

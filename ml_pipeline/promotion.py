@@ -15,7 +15,7 @@ from ml_pipeline.bundle import (
     write_pointer,
     write_serving,
 )
-from ml_pipeline.errors import ModelError, NothingToRollBackTo, UnknownVersion
+from ml_pipeline.errors import BundleMismatch, NoServingModel, NothingToRollBackTo, UnknownVersion
 from ml_pipeline.model_card import beside_card
 from ml_pipeline.plots import FOLDER as PLOTS
 from ml_pipeline.snapshot import META, snapshots_dir
@@ -58,13 +58,13 @@ def roll_back(
 def follow(models_dir: Path, serving: Serving) -> bool:
     """Takes over the pointer of another models folder, whose pair must be in this one; whether that is news.
 
-    A pointer of the same or a higher rank stays as it is.
+    A pointer of the same or a higher rank stays as it is. Raises PointerUnreadable.
     """
     with taking_turns(models_dir):
         try:
             if read_serving(models_dir).rank >= serving.rank:
                 return False
-        except ModelError:
+        except (NoServingModel, BundleMismatch):
             pass
         _lay_out(models_dir, serving.pair)
         write_serving(models_dir, serving)

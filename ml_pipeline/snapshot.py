@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ml_pipeline.bundle import content_id, digests_below, settle_folder, staged_folder
+from ml_pipeline.bundle import content_id, digests_below, settle_folder, shape_checked, staged_folder
 from ml_pipeline.errors import NoServingModel, SnapshotMismatch
 
 FORMAT = 2
@@ -252,13 +252,15 @@ def load_snapshot(models_dir: Path, snapshot_id: str) -> Snapshot:
 
     Raises NoServingModel if there is none of this id, SnapshotMismatch if it is damaged or of another format.
     """
-    folder = snapshots_dir(models_dir) / snapshot_id
+    with shape_checked(f"Snapshot {snapshot_id}", SnapshotMismatch):
+        return _opened(snapshots_dir(models_dir) / snapshot_id, snapshot_id)
+
+
+def _opened(folder: Path, snapshot_id: str) -> Snapshot:
     try:
         meta = json.loads((folder / META).read_text("utf-8"))
     except FileNotFoundError:
-        raise NoServingModel(
-            f"There is no snapshot {snapshot_id} in {snapshots_dir(models_dir)}: train again."
-        ) from None
+        raise NoServingModel(f"There is no snapshot {snapshot_id} in {folder.parent}: train again.") from None
     except ValueError:
         raise SnapshotMismatch(f"{folder / META} is not JSON: the snapshot is damaged, rebuild it.") from None
     sealed = {key: value for key, value in meta.items() if key != "snapshot_id"}

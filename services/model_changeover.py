@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_pipeline.errors import BundleMismatch, ModelError, NoServingModel
+from ml_pipeline.errors import BundleMismatch, ModelError
 from ml_pipeline.pointer import POINTER, Serving, ServingPair, read_serving
 from services.errors import ServiceError
 from services.model_publication import halves
@@ -154,9 +154,6 @@ class ModelChangeover:
             return read_serving(self._models_dir)
         except ModelError as problem:
             self._refuse(Refusal(None, type(problem), str(problem)))
-        except OSError as problem:
-            said = f"{POINTER} in the models folder cannot be read ({os.strerror(problem.errno or 0)})"
-            self._refuse(Refusal(None, NoServingModel, f"{said}: let the user of this process read it."))
         return None
 
     def _pointer_identity(self) -> tuple[int, ...]:

@@ -39,7 +39,6 @@ class ModelRegistry:
     ) -> None:
         self._models_dir = models_dir
         self._objects = objects
-        self._cache_dir = cache_dir
         self._pairs = OpenPairs(models_dir, objects, cache_dir)
         self._shared = SharedModels(objects, models_dir) if is_shared and objects is not None else None
         exchange = (self._shared.look, self._shared.tell) if self._shared else ()

@@ -41,5 +41,5 @@ class ModelService:
             "as_of": model.bundle.as_of.isoformat(),
             "horizon_days": model.bundle.content.get("horizon_days"),
             "currency": model.bundle.currency,
-            **self._registry.backtest(model.bundle),
+            **self._registry.backtest(model),
         }

@@ -159,7 +159,7 @@ class ModelVersions:
                 return refusal.reason
         try:
             load_metadata(self._models_dir, bundle_id)
-        except (ModelError, ValueError, KeyError, TypeError) as problem:
+        except ModelError as problem:
             return str(problem)
         return None if pairs_of(self._models_dir, bundle_id) else "no complete snapshot of it is in the models folder"
 

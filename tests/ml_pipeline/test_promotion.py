@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ml_pipeline.bundle import ServingPair, read_pointer, versions_dir
-from ml_pipeline.errors import BundleMismatch, NoServingModel, NothingToRollBackTo, UnknownVersion
+from ml_pipeline.errors import BundleMismatch, NoServingModel, NothingToRollBackTo, PointerUnreadable, UnknownVersion
 from ml_pipeline.pointer import PREVIOUS_KEPT, Serving, read_serving, write_pointer, write_serving
 from ml_pipeline.promotion import follow, is_complete, pairs_of, promote, roll_back
 from ml_pipeline.snapshot import snapshots_dir
@@ -64,6 +64,17 @@ def test_a_pointer_that_says_what_cannot_be_is_damaged_and_replaced_by_the_next_
     with pytest.raises(BundleMismatch, match="not a pointer"):
         read_serving(tmp_path)
     assert write_pointer(tmp_path, B) == Serving(B, 1)
+
+
+def test_a_pointer_that_cannot_be_read_is_named_and_not_replaced(tmp_path):
+    (tmp_path / "current.json").mkdir()
+    for attempt in (
+        read_serving,
+        lambda models: write_pointer(models, A),
+        lambda models: follow(models, Serving(A, 9)),
+    ):
+        with pytest.raises(PointerUnreadable, match=r"current\.json cannot be read \(Is a directory\)"):
+            attempt(tmp_path)
 
 
 def test_a_rollback_goes_to_the_one_before_and_once_more_goes_further_back(three):

@@ -10,13 +10,14 @@ from datetime import timedelta
 
 import pytest
 
-from ml_pipeline.bundle import read_pointer
+from ml_pipeline.bundle import read_pointer, write_pointer
 from ml_pipeline.command import run_command
 from ml_pipeline.engine import ENGINE_PREFIX, engine_in
 from ml_pipeline.errors import BundleMismatch, OlderTables
 from ml_pipeline.progress import Progress
 from ml_pipeline.refresh import main, refresh
 from ml_pipeline.snapshot import load_snapshot, snapshot_day
+from tests.ml_pipeline.spoiled_pairs import resealed
 
 QUIET = Progress(bars=False)
 
@@ -58,6 +59,15 @@ def test_tables_of_another_shop_are_refused_by_name(trained_shop, models):
     with pytest.raises(BundleMismatch, match="currency = 'EUR'"):
         refresh(trained_shop.engine, euros, models, QUIET)
     assert read_pointer(models) == trained_shop.pair
+
+
+@pytest.mark.parametrize("lacking", ["ranges", "reconciliation", "target_categories", "spend"])
+def test_a_bundle_of_another_version_of_this_code_is_refused_by_name(trained_shop, models, lacking):
+    other = resealed(models, trained_shop.pair, lambda _folder, content: content.pop(lacking))
+    write_pointer(models, other)
+    with pytest.raises(BundleMismatch, match="train again"):
+        refresh(trained_shop.engine, trained_shop.prepared, models, QUIET)
+    assert read_pointer(models) == other
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ml_pipeline.errors import NoServingModel, SnapshotMismatch
-from ml_pipeline.snapshot import load_snapshot, money_columns, snapshots_dir
+from ml_pipeline.snapshot import load_snapshot, money_columns, snapshot_day, snapshots_dir
 from tests.ml_pipeline.toy_models import TARGETS, write_toy_pair
 
 CUSTOMERS = ["00042", "42", "7", "C1", "Ünïcode-客", "1e16", "a" * 128]
@@ -67,9 +67,11 @@ def test_a_damaged_snapshot_is_refused_by_name(tmp_path):
     (folder / "money.npy").unlink()
     with pytest.raises(SnapshotMismatch, match=r"money\.npy"):
         load_snapshot(tmp_path, pair.snapshot_id)
-    (folder / "meta.json").write_text("{}")
-    with pytest.raises(SnapshotMismatch):
-        load_snapshot(tmp_path, pair.snapshot_id)
+    for content in ("{}", "[]", '{"format": 2, "as_of": 7}'):
+        (folder / "meta.json").write_text(content)
+        with pytest.raises(SnapshotMismatch):
+            load_snapshot(tmp_path, pair.snapshot_id)
+        assert snapshot_day(tmp_path, pair.snapshot_id) is None
 
 
 def test_a_snapshot_that_is_not_there_is_named(tmp_path):

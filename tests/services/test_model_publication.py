@@ -96,7 +96,7 @@ def test_a_fetched_bundle_can_be_loaded_and_predicts_the_same(trainer, worker):
 
 
 def test_the_figures_of_a_fetched_bundle_are_found_where_it_is(worker, pair):
-    assert "targets" in worker.registry.backtest(worker.opened(pair).bundle)
+    assert "targets" in worker.registry.backtest(worker.opened(pair))
 
 
 def test_what_was_measured_beside_a_bundle_is_not_published(trainer, objects):

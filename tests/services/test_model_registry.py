@@ -13,6 +13,7 @@ from ml_pipeline.predictor import load_predictor
 from ml_pipeline.snapshot import load_snapshot, write_snapshot
 from services.model_registry import ModelRegistry
 from services.model_service import ModelService
+from services.object_store import FolderStore
 from services.open_pairs import PAIRS_KEPT_OPEN
 from tests.ml_pipeline.booster_pair import write_booster_pair
 from tests.ml_pipeline.toy_models import write_toy_pair
@@ -88,10 +89,20 @@ def test_a_backtest_that_is_gone_is_named(models):
     write_toy_pair(models, ["C1"])
     bundle_id = read_pointer(models).bundle_id
     model = ModelRegistry(models).serving()
-    assert "targets" in ModelRegistry(models).backtest(model.bundle)
+    assert "targets" in ModelRegistry(models).backtest(model)
     shutil.rmtree(models / "versions" / bundle_id)
     with pytest.raises(BundleMismatch, match=r"backtest\.json"):
-        ModelRegistry(models).backtest(model.bundle)
+        ModelRegistry(models).backtest(model)
+
+
+def test_how_good_a_fetched_bundle_was_is_told_where_the_models_folder_has_lost_it(models, tmp_path):
+    pair, objects = write_toy_pair(models, ["C1"]), FolderStore(tmp_path / "objects")
+    registry = ModelRegistry(models, objects, tmp_path / "cache")
+    registry.publish(registry.serving())
+    for kind in ("versions", "snapshots"):
+        shutil.rmtree(models / kind)
+    again = ModelRegistry(models, objects, tmp_path / "cache")
+    assert ModelService(again).performance()["model_version"] == pair.bundle_id
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"targets": {}}'])
