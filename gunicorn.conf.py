@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import threading
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -40,12 +41,14 @@ control_socket_disable = True
 
 def post_worker_init(worker: Any) -> None:
     """Streams of events hold at most half of the threads that there really are, and end when the process is to stop; the
-    models are opened beside the start, in the process that answers."""
+    models, and what describes raw histories, are opened beside the start, in the process that answers."""
     from routes.context import EXTENSION  # not before the fork
 
     worker.wsgi.config["EVENT_STREAMS"] = worker.cfg.threads // 2
     worker.wsgi.config["IS_STOPPING"] = lambda: not worker.alive
-    worker.wsgi.extensions[EXTENSION].registry.start()
+    services = worker.wsgi.extensions[EXTENSION]
+    services.registry.start()
+    threading.Thread(target=services.predictions.warm, name="warm", daemon=True).start()
 
 
 def when_ready(server: Any) -> None:

@@ -27,6 +27,12 @@ ENGINES = HistoryEngines()
 """Of this process; empty until the first history comes."""
 
 
+def warm_engine(model: Model) -> None:
+    """Opens an engine for histories of the model's shop, unless there is one."""
+    with ENGINES.borrow(model.bundle.targets):
+        pass
+
+
 def history_answers(
     model: Model, requests: Sequence[Mapping[str, Any]], explain: bool = False
 ) -> list[dict[str, Any] | ServiceError]:

@@ -1,13 +1,15 @@
 """Predictions for one customer or many, whichever way they are described: by an id, a summary or a raw history."""
 
 import datetime as dt
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ml_pipeline.errors import ModelError
 from ml_pipeline.schema import HORIZON_DAYS, MAX_ID_LENGTH
 from services.errors import InvalidRequest, RequestTooLarge, ServiceError, UnknownCustomer
-from services.history_answers import history_answers
+from services.history_answers import history_answers, warm_engine
 from services.history_requests import OPTIONS, is_history
 from services.ignored_inputs import ignored_inputs
 from services.model_registry import Model, ModelRegistry
@@ -16,6 +18,8 @@ from services.requested_ids import is_blank, is_text_or_number, read_id
 from services.summary_answers import BEST, DEFAULT_OPTIONS, SummaryOptions, summary_answers
 from services.summary_fields import UNUSED_FIELDS
 from services.summary_requests import is_summary, told_fields
+
+log = logging.getLogger(__name__)
 
 BATCH_LIMIT = 10_000
 EXPLAINED_BATCH_LIMIT = 1_000
@@ -31,6 +35,13 @@ class PredictionService:
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
+
+    def warm(self) -> None:
+        """Opens what the first request would wait for: the model, and an engine of raw histories. Never raises for the lack of one."""
+        try:
+            warm_engine(self._registry.serving())
+        except (ModelError, ServiceError) as problem:
+            log.info("nothing to warm", extra={"error": type(problem).__name__, "reason": str(problem)})
 
     def predict(
         self, request: Mapping[str, Any], explain: bool = False, options: SummaryOptions = DEFAULT_OPTIONS

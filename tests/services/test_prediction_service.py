@@ -282,3 +282,19 @@ print(json.dumps([before, loaded()]))
     before, after = json.loads(done.stdout.splitlines()[-1])
     assert before == []
     assert {"ml_pipeline.predictor", "xgboost"} <= set(after)
+
+
+def test_what_the_first_history_would_wait_for_can_be_opened_before(services, monkeypatch):
+    from services import history_answers, history_engines
+
+    engines = history_engines.HistoryEngines()
+    monkeypatch.setattr(history_answers, "ENGINES", engines)
+    services.predictions.warm()
+    (opened,) = engines._idle
+    services.predictions.predict({"transactions": [{"transaction_date": "2025-12-01", "amount": 10}]})
+    assert engines._idle == [opened]
+    opened.backend.disconnect()
+
+
+def test_warming_without_a_model_is_no_error(tmp_path):
+    PredictionService(ModelRegistry(tmp_path)).warm()
