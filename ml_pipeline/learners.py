@@ -417,10 +417,16 @@ class RateLearner(Learner):
     def _feature_of(self, target: str) -> str:
         return rate_feature(target)
 
+    def _where_missing(self, seen: Matrix) -> float:
+        """What the feature is taken for where it is missing; seen: the training rows' (n,). Without a past rate it is 0."""
+        return 0.0
+
     def _fit(self, training: Fold, task: Task) -> Fitted:
         mean = float(np.mean(training.labels))
         feature = self._feature_of(task.target)
-        offset = Offset(task.position(feature), feature, self.weight, (1 - self.weight) * mean)
+        index = task.position(feature)
+        missing = self._where_missing(training.features[:, index])
+        offset = Offset(index, feature, self.weight, (1 - self.weight) * mean, missing)
 
         def rows_of(fold: Fold) -> BoosterRows:
             start = np.log(offset.amounts(fold.features) / mean)

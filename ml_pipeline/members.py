@@ -184,16 +184,17 @@ def _lightgbm_contributions(booster: Any, features: Matrix, scale: Scale) -> Con
 
 @dataclass(frozen=True)
 class Offset:
-    """What is expected before any tree: weight * max(feature, 0) + prior, the feature 0 where it is missing; money."""
+    """What is expected before any tree: weight * max(feature, 0) + prior, money; `missing` is taken for a missing feature."""
 
     feature_index: int
     feature: str
     weight: float
     prior: float
+    missing: float = 0.0
 
     def amounts(self, features: Matrix) -> FloatArray:
         """Money (n,), above 0 as `prior` is."""
-        seen = np.nan_to_num(features[:, self.feature_index].astype(np.float64), nan=0.0)
+        seen = np.nan_to_num(features[:, self.feature_index].astype(np.float64), nan=self.missing)
         return self.weight * np.maximum(seen, 0.0) + self.prior
 
     @property
@@ -205,7 +206,7 @@ class Offset:
 class RateMember(Member):
     """A booster with a log link that corrects a personal amount: prediction = offset * exp(sum of the trees).
 
-    The file is JSON: the four facts of the offset and the booster in its library's own text.
+    The file is JSON: the facts of the offset and the booster in its library's own text.
     """
 
     suffix = ".json"
@@ -234,7 +235,8 @@ class RateMember(Member):
         """From that JSON."""
         content = _read_json(path)
         return cls(
-            Offset(**{name: content[name] for name in Offset.__annotations__}), cls._booster_of(content["booster"])
+            Offset(**{name: value for name, value in content.items() if name != "booster"}),
+            cls._booster_of(content["booster"]),
         )
 
     @abstractmethod

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +28,12 @@ from ml_pipeline.calibration import LevelCalibration
 from ml_pipeline.errors import PipelineError
 from ml_pipeline.features import AVG_TRANSACTION_VALUE
 from ml_pipeline.learners import (
-    USUAL_WEIGHT,
     Effort,
     Fold,
     Learner,
     LightGBMPurchaseLearner,
     LightGBMRateLearner,
+    RateLearner,
     Shape,
     XGBoostRateLearner,
     fit_purchases,
@@ -79,24 +78,27 @@ CHOICE = (
 )
 
 
-class SummaryXGBoostLearner(XGBoostRateLearner):
-    """Tweedie loss over the mean value of a transaction, where that is known."""
+class SummaryRateLearner(RateLearner):
+    """Over the mean value of a transaction; where it is not known, over what it is on average, for 0 would be a claim."""
+
+    def _feature_of(self, target: str) -> str:
+        return AVG_TRANSACTION_VALUE
+
+    def _where_missing(self, seen: Matrix) -> float:
+        known = seen[~np.isnan(seen)].astype(np.float64)
+        return float(known.mean()) if len(known) else 0.0
+
+
+class SummaryXGBoostLearner(SummaryRateLearner, XGBoostRateLearner):
+    """Tweedie loss."""
 
     name = XGBOOST
-    weight: ClassVar[float] = USUAL_WEIGHT
-
-    def _feature_of(self, target: str) -> str:
-        return AVG_TRANSACTION_VALUE
 
 
-class SummaryLightGBMLearner(LightGBMRateLearner):
-    """Tweedie loss over the mean value of a transaction, where that is known."""
+class SummaryLightGBMLearner(SummaryRateLearner, LightGBMRateLearner):
+    """Tweedie loss."""
 
     name = LIGHTGBM
-    weight: ClassVar[float] = USUAL_WEIGHT
-
-    def _feature_of(self, target: str) -> str:
-        return AVG_TRANSACTION_VALUE
 
 
 class SummaryPurchaseLearner(LightGBMPurchaseLearner):

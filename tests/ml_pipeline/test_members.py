@@ -2,6 +2,7 @@ import itertools
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,23 @@ def test_a_line_is_saved_with_the_limits_that_it_draws_values_into(tmp_path):
 def test_an_offset_counts_missing_and_negative_values_as_0():
     features = np.array([[5, 10], [5, np.nan], [5, -10]], dtype=np.float32)
     np.testing.assert_allclose(Offset(1, "rate", 0.9, 4.0).amounts(features), [13.0, 4.0, 4.0])
+
+
+def test_an_offset_counts_a_missing_value_as_what_it_was_told_to_and_a_file_without_one_as_0(tmp_path):
+    features = np.array([[5, 10], [5, np.nan]], dtype=np.float32)
+    offset = Offset(1, "value", 0.9, 4.0, missing=20.0)
+    np.testing.assert_allclose(offset.amounts(features), [13.0, 22.0])
+    rows = histories(np.ones((60, 6), dtype=np.float32))
+    rows[0, OFFSET.feature_index] = np.nan
+    path = tmp_path / "rate.json"
+    LightGBMRateMember(replace(OFFSET, missing=20.0), boosted_by_lightgbm(rows, np.arange(60.0))).save(path)
+    told = LightGBMRateMember.load(path).predict(rows)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["missing"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    before = LightGBMRateMember.load(path).predict(rows)
+    assert told[0] == pytest.approx(before[0] * 22 / 4)
+    np.testing.assert_array_equal(told[1:], before[1:])
 
 
 def test_bg_nbd_reads_repeats_ages_and_values_from_the_features():

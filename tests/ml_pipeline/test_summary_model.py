@@ -152,6 +152,21 @@ def test_rows_are_drawn_rather_from_newer_days_and_few_rows_are_used_several_tim
     assert len(draw_summary_rows(days[:0], 3_000, seed=1)[0]) == 0
 
 
+def test_who_tells_no_money_is_not_taken_for_somebody_who_spends_nothing(lively):
+    """When and how often are known, what was paid is not: right on average all the same."""
+    observations, model = lively
+    rows = observations.on(PLAN.report[0])
+    whole = select_summary(observations.features[rows], NAMES, TARGETS)
+    told = np.isin(
+        summary_columns(TARGETS),
+        [COLUMN_OF_INPUT[name] for name in ("transactions", "days_since_last", "days_since_first")],
+    )
+    matrix = with_implied(np.where(told, whole, np.float32(np.nan)))
+    for name in ("xgboost", "lightgbm"):
+        bias = model.members.spend(name, matrix).sum() / observations.spend["total"][rows].sum()
+        assert bias == pytest.approx(1, abs=0.15)
+
+
 # Judging
 
 

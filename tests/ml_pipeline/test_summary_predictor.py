@@ -94,7 +94,7 @@ def test_a_booster_s_answers_are_those_of_its_file_and_the_plain_library(name, t
     """Mean value of a transaction, drawn to the mean of all, times e to what the trees add up to; corrected by level."""
     content = json.loads((bundle_folder(trained_shop) / "members" / f"summary_{name}.json").read_text())
     full = with_implied(rows)
-    value = np.nan_to_num(full[:, content["feature_index"]].astype(float))
+    value = np.nan_to_num(full[:, content["feature_index"]].astype(float), nan=content["missing"])
     if name == "xgboost":
         booster = xgboost.Booster()
         booster.load_model(bytearray(content["booster"], "utf-8"))
