@@ -69,11 +69,13 @@ SHARE_OF_FORMS = 0.7
 """Of the rows: masked as complete requests of the forms, the same number each; the others by chance."""
 SHAPE = Shape(leaves=8, least_rows=40, columns=0.9, penalty=5.0, tweedie_power=1.4)
 RESAMPLES = 20
+MEAN, ZERO = "mean", "zero"
+"""The rules that need nothing to be known."""
 CHOICE = (
     f"Of each form the model with the highest score (capped R² + D² + normalised Gini − {MAPE_WEIGHT:g} × decile MAPE, mean of "
     "the selection windows) serves if it beats the best rule that the same information allows: in the score by more than "
     f"{NOISE_MARGIN:g} bootstrap standard deviations ({RESAMPLES} paired resamples of customers), and in capped R² + D². Else "
-    "that rule serves the form. A model's numbers are corrected by level, by what it was wrong by on the windows before, where "
+    "that rule serves the form; a mean that could not be judged, since no window had ended before, stands before 0. A model's numbers are corrected by level, by what it was wrong by on the windows before, where "
     "that scores higher. A row of which too little is known for what serves gets the next in the order of scores."
 )
 
@@ -112,11 +114,12 @@ BOOSTERS: tuple[Learner, ...] = (SummaryXGBoostLearner(), SummaryLightGBMLearner
 
 @dataclass(frozen=True)
 class FormContest:
-    """One form: what each candidate said (n,) on each selection and report window, scores on selection, and the order of what serves.
+    """One form: what each candidate said (n,) on the judged windows, scores on selection, and the order of what serves.
 
-    levels: of the models whose numbers are corrected by level, as the bundle corrects them. serves: names; the first serves, the others where too little is known for it; the last needs nothing. left_out: by name,
-    why. purchase: the classifier on rows of this form; purchase_serves: whether it tells more than the share of buyers.
-    advantage and noise: of the best model over the best rule, None without models.
+    told: of the mean only where windows had ended before. levels: of the models whose numbers are corrected by level, as the
+    bundle corrects them. serves: names; the first serves, the others where too little is known for it; the last needs
+    nothing. left_out: by name, why. purchase: the classifier on rows of this form; purchase_serves: whether it tells more
+    than the share of buyers. advantage and noise: of the best model over the best rule, None without models.
     """
 
     form: str
@@ -341,14 +344,15 @@ def _contest(
     form: str, fitted: Mapping[tuple[date, ...], Fitted], never: Mapping[str, str], bench: Bench
 ) -> FormContest:
     """never: what is left out of all forms, and why."""
-    left_out = {**never, **_unknown(form, bench)}
+    left_out = {**never, **_too_little(form, bench)}
     names = [name for name in (*rules_of_form(form), *MODEL_TYPES) if name not in left_out]
     told: dict[str, dict[date, FloatArray]] = {name: {} for name in names}
     raw: dict[date, FloatArray] = {}
     for block, before in fitted.items():
+        sayable = [name for name in names if name != MEAN or bench.observations.ended_before(block[0]).stop]
         for day in block:
             matrix = with_implied(as_form(bench.matrix[bench.observations.on(day)], form, bench.targets))
-            for name in names:
+            for name in sayable:
                 told[name][day] = before.members.spend(name, matrix, bench.effort.threads)
             if before.members.purchase and PURCHASE not in left_out:
                 raw[day] = before.members.purchase.predict(matrix, bench.effort.threads)
@@ -385,14 +389,9 @@ def _corrected(told: Mapping[date, FloatArray], bench: Bench) -> tuple[dict[date
     return (found, served) if served and mean_score(found) > mean_score(told) else None
 
 
-def _unknown(form: str, bench: Bench) -> dict[str, str]:
-    """Candidates that a complete request of the form tells too little for, or that have nothing to learn from."""
-    found = {}
-    if not _allows_bg_nbd(form, bench):
-        found[BG_NBD] = "this form does not tell the days since the first purchase"
-    if not bench.observations.ended_before(bench.plan.selection[0]).stop:
-        found["mean"] = "no window had ended before the one to select on"
-    return found
+def _too_little(form: str, bench: Bench) -> dict[str, str]:
+    """Candidates that a complete request of the form tells too little for."""
+    return {} if _allows_bg_nbd(form, bench) else {BG_NBD: "this form does not tell the days since the first purchase"}
 
 
 def _allows_bg_nbd(form: str, bench: Bench) -> bool:
@@ -408,24 +407,25 @@ def _choose(
     purchase: Judged,
     bench: Bench,
 ) -> FormContest:
-    windows = _windows(told, bench)
+    judged = {name: by_day for name, by_day in told.items() if set(by_day) >= set(bench.plan.selection)}
+    windows = _windows(judged, bench)
 
     def mean_of(name: str, metric: object) -> float:
         return float(np.mean([metric(window.actual, window.of[name]) for window in windows]))  # type: ignore[operator]
 
-    scores = {name: mean_of(name, score) for name in told}
+    scores = {name: mean_of(name, score) for name in judged}
 
     def by_rank(names: Sequence[str]) -> list[str]:
         """The highest score first; where no score is defined the lowest error."""
         return sorted(names, key=lambda name: (-scores[name], mean_of(name, rmse)))
 
-    rules = by_rank([name for name in told if name not in MODEL_TYPES])
-    models = by_rank([name for name in told if name in MODEL_TYPES])
+    rules = _with_the_mean(by_rank([name for name in judged if name not in MODEL_TYPES]), told)
+    models = by_rank([name for name in judged if name in MODEL_TYPES])
     advantage = noise = None
     beaten = False
     if models:
         best, rule = models[0], rules[0]
-        advantage = scores[best] - scores[rule]
+        advantage = scores[best] - scores[rule]  # where models take part, windows had ended before: the mean was judged
         noise = lead_noise(windows, best, rule, score, bench.effort.seed, RESAMPLES)
         beaten = advantage > NOISE_MARGIN * noise and mean_of(best, explained) > mean_of(rule, explained)
     return FormContest(
@@ -443,9 +443,16 @@ def _choose(
     )
 
 
+def _with_the_mean(rules: list[str], told: Mapping[str, object]) -> list[str]:
+    """Where no window had ended before the one to select on, the mean could not be judged: it stands before saying 0 to
+    everybody, unless that scored higher than what knows something."""
+    unjudged = MEAN in told and MEAN not in rules
+    return [*rules[:-1], MEAN, ZERO] if unjudged and rules[-1] == ZERO else rules
+
+
 def _with_a_last(names: Sequence[str]) -> list[str]:
     """The order up to the first that needs nothing to be known: what comes behind it never answers."""
-    needless = (XGBOOST, LIGHTGBM, "mean", "zero")
+    needless = (XGBOOST, LIGHTGBM, MEAN, ZERO)
     end = next((place for place, name in enumerate(names) if name in needless), len(names) - 1)
     return list(names[: end + 1])
 

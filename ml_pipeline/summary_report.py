@@ -43,7 +43,7 @@ def report_summary(
         "inputs_not_learned": list(model.unused),
         "rows": {day.isoformat(): _rows_on(day, observations) for day in days},
         "beside": _beside(backtest, observations, targets),
-        "forms": {form: _report_form(contest, backtest.plan, observations) for form, contest in model.contests.items()},
+        "forms": {form: report_form(contest, backtest.plan, observations) for form, contest in model.contests.items()},
     }
 
 
@@ -88,7 +88,8 @@ def _rate(days: Sequence[date], observations: Observations) -> float:
     return share_of_buyers(pooled(observations.bought, days, observations))
 
 
-def _report_form(contest: FormContest, plan: WindowPlan, observations: Observations) -> dict[str, Any]:
+def report_form(contest: FormContest, plan: WindowPlan, observations: Observations) -> dict[str, Any]:
+    """One form: what serves, why, its figures on the report windows, its interval's, and every candidate's."""
     candidates = [
         {
             "name": name,
@@ -158,8 +159,10 @@ def _told_probability(
 
 def _report_interval(
     contest: FormContest, probability: ByDay, plan: WindowPlan, observations: Observations
-) -> dict[str, float]:
-    """Learned on the selection windows, measured on the report windows."""
+) -> dict[str, float | None]:
+    """Learned on the selection windows, measured on the report windows; None where what serves was not judged on the former."""
+    if not set(contest.told[contest.served]) >= set(plan.selection):
+        return dict.fromkeys(("covered", "below", "above", "mean_width", "interval_score"))
     learned = _learn_interval(contest, contest.served, plan.selection, probability, observations)
     predicted = np.concatenate([contest.told[contest.served][day] for day in plan.report])
     chances = np.concatenate([probability[day] for day in plan.report])
@@ -178,7 +181,9 @@ def _report_interval(
 def _learn_interval(
     contest: FormContest, name: str, days: Sequence[date], probability: ByDay, observations: Observations
 ) -> Intervals:
-    """From what a candidate was wrong by on these windows; what serves is told the probability of buying too."""
+    """From what a candidate was wrong by on those of these windows that it was asked for; what serves is told the
+    probability of buying too."""
+    days = [day for day in days if day in contest.told[name]]
     return fit_intervals(
         pooled(observations.spend[TOTAL_TARGET], days, observations),
         np.concatenate([contest.told[name][day] for day in days]),

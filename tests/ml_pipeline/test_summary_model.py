@@ -23,7 +23,7 @@ from ml_pipeline.summary_model import (
     random_masks,
 )
 from ml_pipeline.summary_predictor import SummaryPredictor
-from ml_pipeline.summary_report import summary_content
+from ml_pipeline.summary_report import report_form, summary_content
 from ml_pipeline.training_set import TENURE_FEATURES, Observations, UnusedFeatures, plan_windows, without
 
 TARGETS = ("grocery", "sports")
@@ -282,6 +282,33 @@ def test_a_shop_of_rules_alone_is_answered_by_its_best_rule_and_the_share_of_buy
     np.testing.assert_allclose(answers.probability, share, atol=0.002)
     assert np.isnan(predictor.outlook(whole).alive).all()
     assert predictor.predict(np.full_like(whole[:1], np.nan)).model_used[0] in ("mean", "zero")
+
+
+def test_where_no_window_has_ended_before_the_first_judged_one_the_mean_answers_who_knows_nothing_better():
+    """It could not be judged itself; 0 for everybody in a shop where everybody buys would be an answer all the same."""
+    observations = lively_shop()
+    plan = replace(PLAN, learning=PLAN.learning[-2:], calibration=(), rules_only="the history is 91 days")
+    late = slice(observations.on(plan.selection[0]).start, len(observations))
+    parts = {name: getattr(observations, name)[late] for name in ("as_of", "customer_id", "features", "bought")}
+    seen = replace(observations, **parts, spend={name: spend[late] for name, spend in observations.spend.items()})
+    model = learned(seen, plan)
+    assert (model.contests[SIX].serves, model.contests[SEVEN].serves) == (("mean",), ("lifetime_rate_x_30", "mean"))
+    assert set(model.contests[SIX].told["mean"]) == {plan.report[0]}
+    assert set(report_form(model.contests[SIX], plan, seen)["interval"].values()) == {None}
+    predictor = predictor_of(model, seen, plan)
+    six = as_form(select_summary(seen.features[:20], NAMES, TARGETS), SIX, TARGETS)
+    answers = predictor.predict(six)
+    np.testing.assert_allclose(answers.money / 100, seen.spend["total"].mean(), atol=0.006)
+    actual = seen.spend["total"][seen.on(plan.report[0])]
+    assert 0.05 < (actual * 100 > answers.upper[0]).mean() < 0.15
+
+
+def test_a_shop_in_which_nobody_spends_is_still_said_to_spend_nothing():
+    observations = lively_shop()
+    nothing = {name: 0 * spend for name, spend in observations.spend.items()}
+    plan = replace(PLAN, calibration=(), rules_only="the history is 100 days; models need 150")
+    model = learned(replace(observations, spend=nothing, bought=0 * observations.bought), plan)
+    assert {contest.served for contest in model.contests.values()} == {"zero"}
 
 
 def test_what_must_not_be_learned_from_is_not_and_is_named():
