@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_pipeline.card_text import render_number, render_share, render_table
 from ml_pipeline.rules import RULE_BY_NAME
+from ml_pipeline.schema import TOTAL_TARGET
 from ml_pipeline.wording import plain
 
 SPEND = {
@@ -47,9 +48,14 @@ def summary_section(performance: Mapping[str, Any]) -> str:
                 ["form", "", *SPEND.values(), "score that chose"],
                 [row for form, each in forms.items() for row in _candidates(form, each)],
             ),
-            "80 % intervals of the forms, learned on the selection windows:",
+            "80 % intervals, learned on the selection windows, measured on the report windows (interval score: mean width plus a "
+            "fine for what lies outside; lower is better):",
             render_table(
-                ["form", "covered", "below", "above", "mean width"], [_interval(*each) for each in forms.items()]
+                ["", "covered", "below", "above", "mean width", "interval score"],
+                [
+                    _interval("the whole history: the full model", performance["intervals"][TOTAL_TARGET]),
+                    *(_interval(FORM_TITLES[form], each["interval"]) for form, each in forms.items()),
+                ],
             ),
         ]
     )
@@ -90,6 +96,7 @@ def _beside(found: Mapping[str, Any]) -> list[list[str]]:
     ]
     rule = beside["best_rule"]
     rows.append(_row(f"best simple rule of the whole history: {summary_title(rule['name'])}", rule))
+    rows.append(_row("the share of buyers as everybody's probability", beside["share_of_buyers"]))
     rows.append(_row("rule of thumb for the probability × mean value of a transaction", beside["heuristic"]))
     return rows
 
@@ -119,7 +126,6 @@ def _candidates(form: str, found: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _interval(form: str, found: Mapping[str, Any]) -> list[str]:
-    interval = found["interval"]
-    shares = (render_share(interval[name]) for name in ("covered", "below", "above"))
-    return [plain(form), *shares, render_number(interval["mean_width"])]
+def _interval(title: str, found: Mapping[str, Any]) -> list[str]:
+    shares = (render_share(found[name]) for name in ("covered", "below", "above"))
+    return [title, *shares, *(render_number(found[name]) for name in ("mean_width", "interval_score"))]

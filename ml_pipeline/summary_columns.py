@@ -107,7 +107,8 @@ def with_implied(matrix: Matrix) -> Matrix:
     """A copy of a summary matrix (n, C) in which is known what follows from what was known.
 
     The mean value of a transaction and the total from each other, the mean gap from the days since the first and the last:
-    by the definitions of these features. What was known stays as it was.
+    by the definitions of these features, but that in net mode, where the total is less what came back and the mean value is
+    not, each is only about the other's. What was known stays as it was. Training, backtest and answers all read it so.
     """
     full = matrix.copy()
     count, last, first = (column_of(matrix, name) for name in ("transactions", "days_since_last", "days_since_first"))

@@ -53,7 +53,7 @@ def _rows_on(day: date, observations: Observations) -> int:
 
 
 def _beside(backtest: Backtest, observations: Observations, targets: Sequence[str]) -> dict[str, Any]:
-    """The full model as it serves, the best simple rule of the whole history, and the rule of thumb."""
+    """The full model as it serves, the best simple rule of the whole history, the share of buyers, and the rule of thumb."""
     plan = backtest.plan
     matrix = {
         day: select_summary(observations.features[observations.on(day)], observations.names, targets)
@@ -64,13 +64,16 @@ def _beside(backtest: Backtest, observations: Observations, targets: Sequence[st
     rows = observations.ended_before(plan.report[0])
     earlier = plan.before(plan.report)
     probability = {day: served_probability(backtest, observations, [day], earlier, rows) for day in plan.report}
+    rate = _rate(earlier, observations)
+    share = {day: np.full(_rows_on(day, observations), rate) for day in plan.report}
     return {
         "full_model": {
             "name": backtest.contests[TOTAL_TARGET].served.name,
             **_figures({day: full[day] for day in plan.report}, plan, observations),
-            **_buying(_or_rate(probability, plan, observations), plan, observations),
+            **_buying({day: _or_else(told, share[day]) for day, told in probability.items()}, plan, observations),
         },
         "best_rule": {"name": rule.name, **_figures(rule.predicted, plan, observations)},
+        "share_of_buyers": _buying(share, plan, observations),
         "heuristic": {
             **_figures({day: heuristic_spend(each) for day, each in matrix.items()}, plan, observations),
             **_buying({day: heuristic_probability(each) for day, each in matrix.items()}, plan, observations),
@@ -78,10 +81,8 @@ def _beside(backtest: Backtest, observations: Observations, targets: Sequence[st
     }
 
 
-def _or_rate(told: Mapping[date, FloatArray | None], plan: WindowPlan, observations: Observations) -> ByDay:
-    """The share of buyers where nothing tells more."""
-    rate = _rate(plan.before(plan.report), observations)
-    return {day: np.full(_rows_on(day, observations), rate) if each is None else each for day, each in told.items()}
+def _or_else(told: FloatArray | None, otherwise: FloatArray) -> FloatArray:
+    return otherwise if told is None else told
 
 
 def _rate(days: Sequence[date], observations: Observations) -> float:
