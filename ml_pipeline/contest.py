@@ -154,12 +154,14 @@ def hold_contest(
     """Both sides' scores on each comparable report window of the challenger `bundle_id`, their means, what was left out.
 
     judgeable: of the incumbent (`judgeable_of`). observations: have the rows of the report windows; they need not be those
-    that the challenger learned from. Plain JSON values; `means` is None where no window can be compared.
+    that the challenger learned from. Plain JSON values; `means` is None where no window can be compared, and where the
+    incumbent fails on these rows: then `problem` says how. Raises BundleMismatch where the challenger does.
     """
     targets, threads, ours = incumbent.metadata.targets, incumbent.threads, judged_by(backtest)
     in_order = _in_order_of(incumbent.metadata, observations)
     windows: list[dict[str, Any]] = []
     left_out: list[str] = []
+    problem = None
     for day in backtest.plan.report:
         asked = next((each for each in judgeable if day >= each.first_day), None)
         if asked is None:
@@ -167,15 +169,22 @@ def hold_contest(
             continue
         rows = observations.on(day)
         actual = observations.spend[TOTAL_TARGET][rows]
+        told = ours.predict(observations, rows, targets, threads)
+        try:
+            theirs = asked.predict(in_order, rows, targets, threads)
+        except BundleMismatch as found:
+            problem = str(found)
+            break
         windows.append(
             {
                 "as_of": day.isoformat(),
                 "rows": len(actual),
                 "incumbent_by": asked.name,
-                "challenger": _shown(actual, ours.predict(observations, rows, targets, threads)),
-                "incumbent": _shown(actual, asked.predict(in_order, rows, targets, threads)),
+                "challenger": _shown(actual, told),
+                "incumbent": _shown(actual, theirs),
             }
         )
+    comparable = bool(windows) and problem is None
     return {
         "challenger": {"bundle": bundle_id, "serves": backtest.contests[TOTAL_TARGET].served.name},
         "incumbent": {
@@ -185,8 +194,9 @@ def hold_contest(
         "windows": windows,
         "left_out": left_out,
         "means": {side: _means([window[side] for window in windows]) for side in ("challenger", "incumbent")}
-        if windows
+        if comparable
         else None,
+        "problem": problem,
     }
 
 
@@ -273,6 +283,9 @@ def _judge_merits(
         changes = pair != incumbent.pair
         reason = "Training gave the very bundle that serves" + (", with a new snapshot." if changes else ".")
         return Verdict("same_bundle", changes, reason)
+    if contest is not None and contest["problem"]:
+        reason = f"What served fails on these tables. {contest['problem']}"
+        return Verdict("unreadable", True, reason, contest=contest)
     if contest is None or contest["means"] is None:
         reason = (
             f"No report window comes after what bundle {incumbent.pair.bundle_id} has seen; --promote always decides."

@@ -30,7 +30,7 @@ from ml_pipeline.contest import (
     judgeable_of,
 )
 from ml_pipeline.features import feature_names, spend_window_name
-from ml_pipeline.formulas import members_of, rule_formula
+from ml_pipeline.formulas import member_formula, members_of, rule_formula
 from ml_pipeline.metrics import capped_r2, d2, normalised_gini, score
 from ml_pipeline.predictor import Predictor, load_predictor
 from ml_pipeline.progress import Progress
@@ -144,6 +144,22 @@ def test_a_bundle_whose_features_stand_in_another_order_reads_its_own_columns(tm
     assert contest_of(tmp_path, incumbent_of(FIRST, FIRST, backwards), observations) == usual
 
 
+class NotANumber:
+    """A member that fails on every row."""
+
+    def predict(self, features, threads=1):
+        return np.full(len(features), np.nan)
+
+
+def test_an_incumbent_that_fails_on_the_new_tables_keeps_nothing_from_serving(tmp_path):
+    incumbent = incumbent_of(FIRST, FIRST)
+    content = incumbent.metadata.content | {"serving": {"total": {"name": "x", "formula": member_formula("x")}}}
+    broken = Predictor(BundleMetadata("20251001-incumbent", content), {"x": NotANumber()})
+    contest = contest_of(tmp_path, broken, observed())
+    assert (contest["means"], "not finite" in contest["problem"]) == (None, True)
+    assert json.loads(json.dumps(contest)) == contest
+
+
 # The verdict
 
 NEW, OLD = ServingPair("20251201-new", "20251201-s"), ServingPair("20251101-old", "20251101-s")
@@ -151,7 +167,8 @@ TODAY = date(2025, 12, 1)
 
 
 def scored(ours, theirs):
-    return {"windows": [{}], "means": {"challenger": {"score": ours}, "incumbent": {"score": theirs}}}
+    means = {"challenger": {"score": ours}, "incumbent": {"score": theirs}}
+    return {"windows": [{}], "means": means, "problem": None}
 
 
 def serving(pair=OLD, as_of=TODAY, **facts):
@@ -173,7 +190,8 @@ OTHER_SHOP = Incumbent(OLD, TODAY + ONE_DAY, None, "currency = 'EUR'", other_sho
         (serving(as_of=TODAY - ONE_DAY), scored(1.3, 1.2), "better", True, False),
         (serving(as_of=TODAY + ONE_DAY), scored(1.3, 1.2), "older_tables", False, False),
         (serving(as_of=None), scored(1.1, 1.2), "not_better", False, True),
-        (serving(), {"windows": [], "means": None}, "no_common_window", False, False),
+        (serving(), {"windows": [], "means": None, "problem": None}, "no_common_window", False, False),
+        (serving(), {"windows": [], "means": None, "problem": "It is not finite."}, "unreadable", True, False),
         (serving(NEW), None, "same_bundle", False, False),
         (serving(replace(NEW, snapshot_id="20251130-s"), TODAY - ONE_DAY), None, "same_bundle", True, False),
         (NOT_READ, None, "unreadable", True, False),
