@@ -583,20 +583,20 @@ def _told(
 
 def _choose(target: str, models: Mapping[str, Judged], candidates: Sequence[Candidate], bench: Bench) -> Contest:
     judged = [candidate for candidate in candidates if candidate.predicted]
-    windows = _selection_windows(target, judged, bench)
+    windows = selection_windows({each.name: each.predicted for each in judged}, target, bench.plan, bench.observations)
     seed = bench.effort.seed
-    scores = {candidate.name: _mean_of(windows, candidate.name, score) for candidate in judged}
+    scores = {candidate.name: mean_of(windows, candidate.name, score) for candidate in judged}
 
     def rank(candidate: Candidate) -> tuple[float, float]:
         """Where everybody spends the same no score is defined, and the first rule (zero) must not win by its place."""
-        return scores[candidate.name], -_mean_of(windows, candidate.name, rmse)
+        return scores[candidate.name], -mean_of(windows, candidate.name, rmse)
 
     rule = max((c for c in judged if c.kind == RULE), key=rank)
     own = [c for c in judged if c.recipe]
     if not own:
         return Contest(target, models, tuple(candidates), scores, rule, rule, None, None)
     calm = _without_shocks(windows, [c.name for c in own], target, bench)
-    order = {c.name: (_mean_of(calm, c.name, score), -_mean_of(calm, c.name, rmse)) for c in own}
+    order = {c.name: (mean_of(calm, c.name, score), -mean_of(calm, c.name, rmse)) for c in own}
     highest = max(own, key=lambda candidate: order[candidate.name])
     near = order[highest.name][0] - lead_noise(calm, highest.name, rule.name, score, seed)
     preferred = max(
@@ -605,7 +605,7 @@ def _choose(target: str, models: Mapping[str, Judged], candidates: Sequence[Cand
     )
     advantage = scores[preferred.name] - scores[rule.name]
     noise = lead_noise(windows, preferred.name, rule.name, score, seed)
-    explains = _mean_of(windows, preferred.name, explained) - _mean_of(windows, rule.name, explained)
+    explains = mean_of(windows, preferred.name, explained) - mean_of(windows, rule.name, explained)
     beaten = advantage > NOISE_MARGIN * noise and explains > NOISE_MARGIN * lead_noise(
         windows, preferred.name, rule.name, explained, seed
     )
@@ -628,17 +628,19 @@ class SelectionWindow:
 Metric = Callable[[FloatArray, FloatArray], float]
 
 
-def _selection_windows(target: str, judged: Sequence[Candidate], bench: Bench) -> list[SelectionWindow]:
-    observations, days = bench.observations, bench.plan.selection
-    ids = [observations.customer_id[observations.on(day)] for day in days]
+def selection_windows(
+    told: Mapping[str, Mapping[date, FloatArray]], target: str, plan: WindowPlan, observations: Observations
+) -> list[SelectionWindow]:
+    """What came of a target on the selection windows, and what each candidate said there. told: name -> day -> (n,)."""
+    ids = [observations.customer_id[observations.on(day)] for day in plan.selection]
     customers = np.unique(np.concatenate(ids))
     return [
         SelectionWindow(
             observations.spend[target][observations.on(day)],
-            {candidate.name: candidate.predicted[day] for candidate in judged},
+            {name: by_day[day] for name, by_day in told.items()},
             np.searchsorted(customers, own),
         )
-        for day, own in zip(days, ids, strict=True)
+        for day, own in zip(plan.selection, ids, strict=True)
     ]
 
 
@@ -663,7 +665,8 @@ def _without_shocks(
     return calm
 
 
-def _mean_of(windows: Sequence[SelectionWindow], name: str, metric: Metric) -> float:
+def mean_of(windows: Sequence[SelectionWindow], name: str, metric: Metric) -> float:
+    """A candidate's metric, as the mean over windows."""
     return float(np.mean([metric(window.actual, window.of[name]) for window in windows]))
 
 

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from ml_pipeline.backtest import (
     NOISE_MARGIN,
     Judged,
-    SelectionWindow,
     lead_noise,
     learn_level,
+    mean_of,
     refuse_overlap,
+    selection_windows,
     tells_who_buys,
     why_not,
 )
@@ -369,7 +370,7 @@ def _corrected(told: Mapping[date, FloatArray], bench: Bench) -> tuple[dict[date
     None where its numbers as they are score as high on the selection windows, or nothing was judged before these.
     """
     observations, plan = bench.observations, bench.plan
-    judged = Judged(BOOSTERS[0], dict(told))
+    judged = Judged(BOOSTERS[0], dict(told))  # whoever said it: what counts of the learner is that it speaks of money
 
     def level(days: Sequence[date], rows: slice) -> LevelCalibration | None:
         return learn_level(judged, TOTAL_TARGET, days, observations, rows)
@@ -408,16 +409,12 @@ def _choose(
     bench: Bench,
 ) -> FormContest:
     judged = {name: by_day for name, by_day in told.items() if set(by_day) >= set(bench.plan.selection)}
-    windows = _windows(judged, bench)
-
-    def mean_of(name: str, metric: object) -> float:
-        return float(np.mean([metric(window.actual, window.of[name]) for window in windows]))  # type: ignore[operator]
-
-    scores = {name: mean_of(name, score) for name in judged}
+    windows = selection_windows(judged, TOTAL_TARGET, bench.plan, bench.observations)
+    scores = {name: mean_of(windows, name, score) for name in judged}
 
     def by_rank(names: Sequence[str]) -> list[str]:
         """The highest score first; where no score is defined the lowest error."""
-        return sorted(names, key=lambda name: (-scores[name], mean_of(name, rmse)))
+        return sorted(names, key=lambda name: (-scores[name], mean_of(windows, name, rmse)))
 
     rules = _with_the_mean(by_rank([name for name in judged if name not in MODEL_TYPES]), told)
     models = by_rank([name for name in judged if name in MODEL_TYPES])
@@ -427,7 +424,8 @@ def _choose(
         best, rule = models[0], rules[0]
         advantage = scores[best] - scores[rule]  # where models take part, windows had ended before: the mean was judged
         noise = lead_noise(windows, best, rule, score, bench.effort.seed, RESAMPLES)
-        beaten = advantage > NOISE_MARGIN * noise and mean_of(best, explained) > mean_of(rule, explained)
+        explains_more = mean_of(windows, best, explained) > mean_of(windows, rule, explained)
+        beaten = advantage > NOISE_MARGIN * noise and explains_more
     return FormContest(
         form=form,
         told=told,
@@ -455,17 +453,3 @@ def _with_a_last(names: Sequence[str]) -> list[str]:
     needless = (XGBOOST, LIGHTGBM, MEAN, ZERO)
     end = next((place for place, name in enumerate(names) if name in needless), len(names) - 1)
     return list(names[: end + 1])
-
-
-def _windows(told: Mapping[str, Mapping[date, FloatArray]], bench: Bench) -> list[SelectionWindow]:
-    observations, days = bench.observations, bench.plan.selection
-    ids = [observations.customer_id[observations.on(day)] for day in days]
-    customers = np.unique(np.concatenate(ids))
-    return [
-        SelectionWindow(
-            observations.spend[TOTAL_TARGET][observations.on(day)],
-            {name: by_day[day] for name, by_day in told.items()},
-            np.searchsorted(customers, own),
-        )
-        for day, own in zip(days, ids, strict=True)
-    ]
