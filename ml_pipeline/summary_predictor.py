@@ -195,10 +195,13 @@ class SummaryPredictor:
 
     @cached_property
     def _ranges(self) -> TrainedRanges:
-        """What was trained on; that something is not known is never outside of it."""
+        """What was trained on; that something is not known is never outside of it, money of which there was hardly less is."""
         targets, found = self.metadata.targets, self.metadata.content["ranges"]
-        columns = summary_columns(targets)
-        ranges = {name: {**found[name], "missing": True} if found[name] else None for name in columns}
+        columns, least = summary_columns(targets), self._summary.get("least", {})
+        ranges = {
+            name: {**found[name], "low": least.get(name, found[name]["low"]), "missing": True} if found[name] else None
+            for name in columns
+        }
         return TrainedRanges.from_json(ranges, columns, targets)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ml_pipeline.backtest import Backtest, learn_probability, pooled
 from ml_pipeline.calibration import AS_IT_IS, share_of_buyers
+from ml_pipeline.features import AVG_TRANSACTION_VALUE, LIFETIME_SPEND
 from ml_pipeline.interval_report import served_probability
 from ml_pipeline.intervals import COVERAGE, Intervals, fit_intervals
 from ml_pipeline.metrics import interval_score, score_probability, score_spend
@@ -28,6 +29,7 @@ from ml_pipeline.summary_members import MODEL_TYPES
 from ml_pipeline.summary_model import CHOICE, FormContest, SummaryModel, random_masks
 from ml_pipeline.training_set import Observations, WindowPlan
 
+ALWAYS_SPENT = (LIFETIME_SPEND, AVG_TRANSACTION_VALUE)
 SHOWN = ("capped_r2", "d2", "normalised_gini", "decile_mape", "bias", "mae", "rmse")
 ByDay = Mapping[date, FloatArray]
 
@@ -200,7 +202,7 @@ def _learn_interval(
 def summary_content(
     model: SummaryModel, plan: WindowPlan, observations: Observations, targets: Sequence[str]
 ) -> dict[str, Any]:
-    """For a bundle's metadata: columns, members, and per form what serves, its probability and its intervals."""
+    """For a bundle's metadata: columns, members, what is rare, and per form what serves, its probability and its intervals."""
     return {
         "inputs": list(SUMMARY_INPUTS),
         "columns": list(summary_columns(targets)),
@@ -209,6 +211,7 @@ def summary_content(
         "model_types": list(model.members.model_types),
         "left_out": dict(model.left_out),
         "mean": model.members.mean,
+        "least": _least_money(observations),
         "rounds": model.rounds,
         "rows": model.rows,
         "forms": {form: _form_content(contest, model, plan, observations) for form, contest in model.contests.items()},
@@ -236,6 +239,17 @@ def _probability_content(contest: FormContest, plan: WindowPlan, observations: O
         return {"kind": "rate", "rate": rate}
     calibration = learn_probability(observations, contest.purchase, plan.origins, slice(0, len(observations)))
     return {"kind": "model", "rate": rate, "calibration": calibration.as_json() if calibration else None}
+
+
+RARE = 0.001
+"""Fewer rows than that of those that are learned from make no leaf of a tree: what is said of them is said of others."""
+
+
+def _least_money(observations: Observations) -> dict[str, float]:
+    """The RARE quantile of the money that everybody has spent something of, one of the values; the lowest of few."""
+    columns = {name: observations.features[:, observations.names.index(name)] for name in ALWAYS_SPENT}
+    known = {name: column[~np.isnan(column)] for name, column in columns.items()}
+    return {name: float(np.quantile(column, RARE, method="lower")) for name, column in known.items() if len(column)}
 
 
 GOLDEN_SEED = 7

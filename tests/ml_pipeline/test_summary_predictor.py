@@ -246,6 +246,21 @@ def test_far_outside_of_what_was_trained_on_is_said_and_capped(trained_shop, sum
     assert answers.money[0] == round(cap * 100)
 
 
+def test_who_spends_less_than_all_but_one_in_a_thousand_is_outside_of_what_could_be_learned(
+    trained_shop, summary, whole
+):
+    """No leaf of a tree is made of so few: the answer is that of people who spend more."""
+    content = trained_shop.predictor.metadata.content
+    for name in ("avg_transaction_value", "lifetime_spend"):
+        low, least = content["ranges"][name]["low"], content["summary"]["least"][name]
+        assert 0 < low < least
+        rare = whole[:1].copy()
+        rare[:, list(summary_columns(content["targets"])).index(name)] = (low + least) / 2
+        assert summary.predict(rare).extrapolated[0]
+        assert name in {each["feature"] for each in summary.farthest(rare[0])}
+    assert summary.predict(whole).extrapolated.mean() < 0.02
+
+
 def test_a_row_gets_the_first_of_its_form_s_order_that_it_tells_enough_for(trained_shop, summary):
     content = json.loads(json.dumps(trained_shop.predictor.metadata.content["summary"]))
     order = ["bg_nbd", "last_90_days_over_3", "lifetime_rate_x_30", "mean"]
