@@ -148,9 +148,20 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_consent_argument(parser: argparse.ArgumentParser) -> None:
+    """The option --ask of commands that change what serves."""
+    parser.add_argument(
+        "--ask",
+        action="store_true",
+        help="with --progress json: ask before what was made serves, and wait for a line on stdin; its end means no",
+    )
+
+
 def open_progress(options: argparse.Namespace) -> Progress:
-    """As the option --progress says."""
-    return Progress(lines=JsonLines(sys.stdout)) if options.progress == JSON else Progress()
+    """As the options --progress and --ask say."""
+    if options.progress != JSON:
+        return Progress()
+    return Progress(lines=JsonLines(sys.stdout), consent=sys.stdin if getattr(options, "ask", False) else None)
 
 
 def thread_count(text: str) -> int:

@@ -76,6 +76,10 @@ class OlderTables(DataError):
     """The tables end before those that serve."""
 
 
+class NotAllowedToServe(ModelError):
+    """Whoever started a command did not let what it has made serve."""
+
+
 class UnknownVersion(ModelError):
     """There is no bundle of this name, or none with a snapshot of its own."""
 

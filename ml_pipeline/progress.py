@@ -1,7 +1,8 @@
 """Says what is being done and how far it is: a bar for people, JSON lines for the process that started this one.
 
 Lines: `{"phase", "done", "of", "doing"}` whenever something moves (`of` is null where the number of steps is not known),
-and one `{"outcome": {...}}` or `{"error": {"name", "message"}}` at the end.
+and one `{"outcome": {...}}` or `{"error": {"name", "message"}}` at the end. Where that is wanted, `{"asks": "promote"}`
+before what cannot be taken back, which then waits for a line.
 """
 
 import json
@@ -14,6 +15,8 @@ from threading import Lock
 from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
+
+from ml_pipeline.errors import NotAllowedToServe
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +110,15 @@ class Stage:
 
 
 class Progress:
-    """Opens stages. `bars=None` draws bars only on a terminal, `bars=True` always; with `lines` they are written there."""
+    """Opens stages. `bars=None` draws bars only on a terminal, `bars=True` always; with `lines` they are written there.
 
-    def __init__(self, bars: bool | None = None, lines: JsonLines | None = None) -> None:
+    consent: where whoever reads the lines answers questions, a line each; None: nobody is asked.
+    """
+
+    def __init__(self, bars: bool | None = None, lines: JsonLines | None = None, consent: TextIO | None = None) -> None:
         self._bars = sys.stderr.isatty() if bars is None else bars
         self._lines = lines
+        self._consent = consent
 
     @contextmanager
     def stage(self, name: str, steps: int | None = None) -> Iterator[Stage]:
@@ -126,6 +133,14 @@ class Progress:
                 display.close()
         seconds = round(time.perf_counter() - started, 3)
         log.info("stage finished", extra={"stage": name, "seconds": seconds, **stage.facts})
+
+    def ask_to_promote(self) -> None:
+        """Comes back when whoever started this command agrees that what it has made serves. Raises NotAllowedToServe."""
+        if self._lines is None or self._consent is None:
+            return
+        self._lines.write({"asks": "promote"})
+        if not self._consent.readline():
+            raise NotAllowedToServe("What was made is in the models folder and does not serve: nobody agreed to it.")
 
     @property
     def is_lines(self) -> bool:

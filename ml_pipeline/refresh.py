@@ -14,7 +14,13 @@ from typing import Any
 from ibis.backends.duckdb import Backend
 
 from ml_pipeline.bundle import ServingPair, read_pointer
-from ml_pipeline.command import add_engine_arguments, add_progress_argument, open_progress, run_command
+from ml_pipeline.command import (
+    add_consent_argument,
+    add_engine_arguments,
+    add_progress_argument,
+    open_progress,
+    run_command,
+)
 from ml_pipeline.engine import engine_in
 from ml_pipeline.errors import OlderTables
 from ml_pipeline.predictor import Predictor, build_snapshot, check_settings, load_predictor
@@ -79,19 +85,28 @@ def refresh(
                 "between would no longer be known. Bring newer tables, or use --force (over HTTP: ?force=true)."
             )
         stage.advance("snapshot")
-        pair, customers = remake_snapshot(engine, prepared, predictor, models_dir, serving)
+        pair, customers = remake_snapshot(engine, prepared, predictor, models_dir, serving, progress)
         stage.advance()
         stage.note(bundle=pair.bundle_id, snapshot=pair.snapshot_id, customers=customers)
     return Refreshed(pair, prepared.as_of, before, customers, pair != serving)
 
 
 def remake_snapshot(
-    engine: Backend, prepared: Prepared, predictor: Predictor, models_dir: Path, serving: ServingPair
+    engine: Backend,
+    prepared: Prepared,
+    predictor: Predictor,
+    models_dir: Path,
+    serving: ServingPair,
+    progress: Progress,
 ) -> tuple[ServingPair, int]:
-    """The serving bundle's answers on these tables, promoted where they are not those that serve; with how many customers."""
+    """The serving bundle's answers on these tables, promoted where they are not those that serve; with how many customers.
+
+    Raises NotAllowedToServe.
+    """
     snapshot_id, customers = build_snapshot(engine, prepared, predictor, models_dir)
     pair = ServingPair(serving.bundle_id, snapshot_id)
     if pair != serving:
+        progress.ask_to_promote()
         promote(models_dir, pair)
     return pair, customers
 
@@ -104,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="also where as_of goes back")
     add_engine_arguments(parser)
     add_progress_argument(parser)
+    add_consent_argument(parser)
     options = parser.parse_args(arguments)
     progress = open_progress(options)
     with engine_in(options.work, options.threads, options.memory_mb) as engine:

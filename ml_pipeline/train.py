@@ -53,7 +53,13 @@ from ml_pipeline.candidates import (
     XGBOOST,
     name_of,
 )
-from ml_pipeline.command import add_engine_arguments, add_progress_argument, open_progress, run_command
+from ml_pipeline.command import (
+    add_consent_argument,
+    add_engine_arguments,
+    add_progress_argument,
+    open_progress,
+    run_command,
+)
 from ml_pipeline.contest import (
     BETTER,
     JUDGED,
@@ -291,7 +297,7 @@ def train(
             beside_bundle = versions_dir(models_dir) / bundle_id / CONTEST
             write_atomically(beside_bundle, json.dumps(contest, indent=1).encode())
         verdict = judge(policy, pair, prepared.as_of, incumbent, contest)
-        serving = _settle(engine, prepared, models_dir, pair, incumbent, verdict)
+        serving = _settle(engine, prepared, models_dir, pair, incumbent, verdict, progress)
         stage.advance()
         stage.note(verdict=verdict.name, promoted=verdict.promoted)
     log.info(verdict.reason, extra={"verdict": verdict.name, "serving": serving.bundle_id if serving else None})
@@ -313,15 +319,17 @@ def _settle(
     pair: ServingPair,
     incumbent: Incumbent | None,
     verdict: Verdict,
+    progress: Progress,
 ) -> ServingPair | None:
-    """Does what the verdict says; the pair that serves then."""
+    """Does what the verdict says; the pair that serves then. Raises NotAllowedToServe."""
     if verdict.promoted:
+        progress.ask_to_promote()
         promote(models_dir, pair)
         return pair
     if incumbent is None:
         return None
     if verdict.refresh and incumbent.predictor:
-        serving, _ = remake_snapshot(engine, prepared, incumbent.predictor, models_dir, incumbent.pair)
+        serving, _ = remake_snapshot(engine, prepared, incumbent.predictor, models_dir, incumbent.pair, progress)
         return serving
     return incumbent.pair
 
@@ -652,6 +660,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_engine_arguments(parser)
     add_progress_argument(parser)
+    add_consent_argument(parser)
 
 
 def prepare_and_train(options: argparse.Namespace, progress: Progress) -> Trained:

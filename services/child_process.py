@@ -50,7 +50,7 @@ class ChildProcess:
             command,
             cwd=folder,
             env={**bare_environment(), "PYTHONPATH": str(project), "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder)},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -89,6 +89,13 @@ class ChildProcess:
             while True:
                 yield self._news.get_nowait()
 
+    def agree(self) -> None:
+        """To what it asks."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it has ended meanwhile
+            self._process.stdin.write("yes\n")
+            self._process.stdin.flush()
+
     def exit_code(self) -> int:
         """What it ended with, once it has nothing more to say; below 0: the signal that ended it. Its other processes are
         ended too, and so is one that goes on in silence."""
@@ -121,6 +128,8 @@ class ChildProcess:
             self._process.wait()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+        with suppress(OSError):
+            self._process.stdin.close()  # type: ignore[union-attr]
         for listener in self._listeners:
             listener.join(SECONDS_TO_END)
         self._lifeline.remove(self.pid)

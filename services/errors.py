@@ -70,7 +70,7 @@ class JobInProgress(ServiceError):
 
 
 class JobOver(ServiceError):
-    """The job has ended: there is nothing to cancel."""
+    """The job has ended, or is just about to: there is nothing to cancel."""
 
 
 class JobCancelled(ServiceError):

@@ -12,9 +12,11 @@ from services.job_table import (
     CANCELLED,
     COMPLETED,
     GIVEN_UP,
+    LEASED,
     NOTIFY,
     OPEN,
     PROCESSING,
+    PUBLISHING,
     QUEUED,
     SCORE,
     TRAINING_KINDS,
@@ -168,7 +170,8 @@ class JobStore:
     # ---- changing their course
 
     def cancel(self, job_id: str) -> Job:
-        """Ends a job that waits or is under way; what was done so far stays. Raises UnknownJob, JobOver."""
+        """Ends a job that waits or is under way; what was done so far stays. Raises UnknownJob; JobOver, also for a training
+        whose model is just coming to serve."""
         with self._database.writing() as connection:
             job = one_job(connection, job_id, lock=True)
             if job.status not in OPEN:
@@ -176,6 +179,11 @@ class JobStore:
                     f"Job {job_id} is {job.status}; only a job that is queued or processing can be cancelled."
                 )
             now = self._database.now(connection)
+            if _is_being_published(connection, job, now):
+                raise JobOver(
+                    f"Job {job_id} is about to end: what it has made is just coming to serve. Look at its status in a moment; "
+                    "POST /model/rollback goes back to the model before."
+                )
             take_leases_back(connection, job_id, now)
             ended = {"status": CANCELLED, "completed_at": now, "updated_at": now}
             connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(ended))
@@ -264,6 +272,14 @@ def too_many_jobs(limit: int) -> TooManyJobs:
         f"{limit:,} of your jobs are waiting or under way, as many as are allowed at once. Ask again when one "
         "has ended, or cancel one (the operator can raise MAX_JOBS_PER_CALLER)."
     )
+
+
+def _is_being_published(connection: sa.Connection, job: Job, now: float) -> bool:
+    """By a worker that is still there: another attempt begins anew."""
+    if (job.progress or {}).get("phase") != PUBLISHING:
+        return False
+    held = (steps.c.status == LEASED, steps.c.lease_expires_at >= now)
+    return bool(steps_of(connection, steps.c.job_id == job.job_id, *held))
 
 
 def _nothing_to_retry(job: Job) -> NothingToRetry:

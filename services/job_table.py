@@ -48,6 +48,8 @@ IN_TURN = (TRAIN, REFRESH)
 """Of all steps of these kinds one at a time is under way, however many workers there are, in the order of their jobs."""
 KINDS_IN_TURN = (TRAINING, DATA_REFRESH)
 """The kinds of jobs that have such a step."""
+PUBLISHING = "publish"
+"""The phase of such a job's progress in which what it has made comes to serve: from here on it cannot be cancelled."""
 
 WAITING = "waiting"
 LEASED = "leased"

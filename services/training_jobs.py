@@ -122,7 +122,7 @@ class TrainingJobs:
         with self._folders.of(lease) as folder:
             places = ["--data", self._settings.data_dir, "--models", self._settings.models_dir, "--work", folder]
             limits = ["--memory-mb", self._settings.training_memory_mb, "--threads", processors()]
-            outcome = self._run(lease, folder, course, [*options, *map(str, (*places, *limits))])
+            outcome = self._run(lease, folder, course, [*options, *map(str, (*places, *limits)), "--ask"])
         self._tell(lease, course, PUBLISHING)
         self._announce()
         self._steps.complete(lease, None, outcome)
@@ -151,14 +151,21 @@ class TrainingJobs:
     def _watched(self, lease: Lease, child: ChildProcess, course: Course) -> dict[str, Any]:
         """Listens to the command until it has no more to say; its last news."""
         last: dict[str, Any] = {}
+        asks = False
         watch = _LeaseWatch(self._steps, lease, course)
         while child.is_at_work():
             for last in child.news(LISTEN_SECONDS):
                 if "phase" in last:
                     course.hear(str(last["phase"]), str(last.get("doing") or ""), last.get("done") or 0, last.get("of"))
-            if watch.is_due():
-                watch.look()
+                if "asks" in last:  # whether what it has made may serve: only if nobody can cancel the job from here on
+                    course.hear(PUBLISHING)
+                    asks = True
+            if asks or watch.is_due():
+                is_noted = watch.look()
                 self._check_memory(child)
+                if asks and is_noted:
+                    child.agree()
+                    asks = False
         return last
 
     def _check_memory(self, child: ChildProcess) -> None:
@@ -202,8 +209,8 @@ class _LeaseWatch:
     def is_due(self) -> bool:
         return time.monotonic() - self._looked_at >= LOOK_SECONDS
 
-    def look(self) -> None:
-        """Raises LeaseLost, and JobStoreUnavailable when the table has been away for too long."""
+    def look(self) -> bool:
+        """Whether the table has answered. Raises LeaseLost, and JobStoreUnavailable when it has been away for too long."""
         self._looked_at = time.monotonic()
         try:
             if self._course.now == self._noted:
@@ -216,6 +223,8 @@ class _LeaseWatch:
             if time.monotonic() - self._answered_at > AWAY_SECONDS:
                 raise
             log.warning("job table away, the command goes on for now", extra={"job_id": self._lease.job_id})
+            return False
+        return True
 
 
 def refusal(name: str, message: str) -> Exception | None:

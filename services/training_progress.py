@@ -7,11 +7,10 @@ time left is made of them: how long a training takes depends on tables, profile 
 from collections.abc import Mapping
 from typing import Any
 
-from services.job_table import COMPLETED, DATA_REFRESH, OPEN, QUEUED, SAMPLE_DATA, TRAINING, Job
+from services.job_table import COMPLETED, DATA_REFRESH, OPEN, PUBLISHING, QUEUED, SAMPLE_DATA, TRAINING, Job
 
 QUEUED_PHASE, STARTING, DONE_PHASE = "queued", "starting", "done"
 ZIPPING = "zip"
-PUBLISHING = "publish"
 NEARLY_ALL = 99.9
 WEIGHTS: Mapping[str, Mapping[str, float]] = {
     TRAINING: {
@@ -41,7 +40,9 @@ class Course:
         self.now: dict[str, Any] = _progress(STARTING, "", 0, None, 0.0)
 
     def hear(self, phase: str, doing: str = "", done: int = 0, of: int | None = None) -> None:
-        """The command says where it is; the percentage never goes back."""
+        """The command says where it is; the percentage never goes back, nor does the job once it is PUBLISHING."""
+        if PUBLISHING in self._passed and phase != PUBLISHING:
+            return
         if phase not in self._passed:
             self._passed.append(phase)
         before = sum(self._weights.get(each, 0.0) for each in self._passed if each != phase)

@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import shutil
@@ -99,6 +100,22 @@ def test_the_command_reads_the_tables_and_tells_its_phases_and_its_outcome(
     assert not list((tmp_path / "work").glob(f"{ENGINE_PREFIX}*"))
     assert run_command(main, [*options, "--models", str(tmp_path / "nothing")]) == 2
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["name"] == "NoServingModel"
+
+
+def test_it_asks_before_anything_changes_where_that_is_wanted(
+    trained_shop, models, tmp_path, capsys, monkeypatch, logs_stay_as_they_are
+):
+    options = ["--data", str(trained_shop.tables), "--models", str(models), "--work", str(tmp_path / "work")]
+    earlier = days_ago(trained_shop, 20).as_of.isoformat()
+    options += ["--threads", "1", "--progress", "json", "--as-of", earlier, "--force", "--ask"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run_command(main, options) == 2
+    *_, asked, refused = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (asked, refused["error"]["name"]) == ({"asks": "promote"}, "NotAllowedToServe")
+    assert read_pointer(models) == trained_shop.pair
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    assert run_command(main, options) == 0
+    assert read_pointer(models) != trained_shop.pair
 
 
 def test_an_engine_is_bounded_and_takes_away_what_killed_ones_left_behind(tmp_path):

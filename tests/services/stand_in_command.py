@@ -63,6 +63,26 @@ def sample() -> None:
     )
 
 
+def await_file(path: Path, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def promote() -> None:
+    """Its model comes to serve when it is let; ends when there is a file called `go` in the models folder."""
+    models = Path(option("--models"))
+    say(phase="contest", done=0, of=1, doing=f"pid {os.getpid()}")
+    await_file(models / "ask")
+    say(asks="promote")
+    if not sys.stdin.readline():
+        sys.exit(2)
+    (models / "promoted").write_text("yes")
+    say(phase="contest", done=1, of=1, doing="")
+    await_file(models / "go")
+    say(outcome={"bundle": "b1", "snapshot": "s1", "promoted": True, "reason": "better", "serving": "b1"})
+
+
 def refuse() -> None:
     say(phase="read tables", done=0, of=1, doing="")
     say(error={"name": "MissingTables", "message": "There is no store_sales_header."})
@@ -120,6 +140,7 @@ def tell_about_itself() -> None:
 BEHAVIOURS = {
     "train": train,
     "sample": sample,
+    "promote": promote,
     "refuse": refuse,
     "run_out_of_memory": run_out_of_memory,
     "fail_of_its_own": fail_of_its_own,

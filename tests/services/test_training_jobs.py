@@ -6,19 +6,20 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from config import Settings
 from ml_pipeline.sample_data import DEFAULT_SEED as PIPELINES_SEED
 from ml_pipeline.training_set import LEAST_SAMPLE
 from services import training_jobs
 from services.bootstrap import Services, build_services
 from services.dispatcher import Dispatcher
-from services.errors import InvalidRequest, JobNotFinished, NoResultFile, TooManyJobs
+from services.errors import InvalidRequest, JobNotFinished, JobOver, NoResultFile, TooManyJobs
 from services.job_folders import JobFolders
 from services.job_runner import JobRunner
 from services.job_table import REFRESH, SAMPLE, TRAIN, Job
@@ -68,7 +69,8 @@ def under_way(services: Services, settings, queue, job: Job, behaviour: str = "t
         said = wait_until(lambda: (services.store.get(job.job_id).progress or {}).get("doing"), "the backtest", 10)
         yield int(said.removeprefix("pid "))
     except BaseException:
-        services.store.cancel(job.job_id)
+        with suppress(JobOver):
+            services.store.cancel(job.job_id)
         raise
     begun = time.monotonic()
     worker.join(10)
@@ -115,6 +117,8 @@ def test_the_command_is_given_what_was_asked_and_the_limits(services, settings, 
     for one in (short, refresh):
         assert value(one, "--data", "--models") == [str(settings.data_dir), str(settings.models_dir)]
         assert value(one, "--memory-mb", "--progress") == [str(settings.training_memory_mb), "json"]
+        assert "--ask" in one
+    assert "--ask" not in sample
     assert "--force" in forced
     assert "--force" not in refresh
     assert value(sample, "--customers", "--seed") == ["9", "4"]
@@ -137,6 +141,43 @@ def test_its_phases_are_told_as_it_goes_and_a_cancelled_one_is_gone_at_once(serv
     assert left_in(settings) == []
     cancelled = services.bulk.status(job.job_id, local)
     assert (cancelled.status, services.bulk.progress(cancelled)["phase"]) == ("cancelled", "backtest")
+
+
+@pytest.fixture
+def own_models(settings, tmp_path) -> Settings:
+    """With a models folder that nobody else has."""
+    (tmp_path / "own_models").mkdir()
+    return replace(settings, models_dir=tmp_path / "own_models")
+
+
+def test_a_training_whose_model_comes_to_serve_cannot_be_cancelled_any_more(services, own_models, queue, local):
+    job, models = services.trainings.start(QUICK, local), own_models.models_dir
+    with under_way(services, own_models, queue, job, "promote"):
+        (models / "ask").touch()
+        wait_until((models / "promoted").exists, "the promotion", 5)
+        with pytest.raises(JobOver, match="/model/rollback"):
+            services.bulk.cancel(job.job_id, local)
+        phase = services.bulk.progress(services.store.get(job.job_id))["phase"]
+        (models / "go").touch()
+    done = services.store.get(job.job_id)
+    assert (phase, done.status, done.statistics["promoted"]) == ("publish", "completed", True)
+
+
+def test_a_training_whose_worker_was_lost_while_its_model_came_to_serve_can_be_cancelled(services, local):
+    job = services.trainings.start(QUICK, local)
+    _, _, lease = services.steps.claim(job.job_id, "w1")
+    services.steps.note_progress(lease, {"phase": "publish"})
+    services.steps.release_process("w1")
+    assert services.bulk.cancel(job.job_id, local).status == "cancelled"
+
+
+def test_what_a_cancelled_training_has_made_never_comes_to_serve(services, own_models, queue, local):
+    job, models = services.trainings.start(QUICK, local), own_models.models_dir
+    with under_way(services, own_models, queue, job, "promote"):
+        services.bulk.cancel(job.job_id, local)
+        (models / "ask").touch()
+    assert not (models / "promoted").exists()
+    assert services.store.get(job.job_id).status == "cancelled"
 
 
 def test_when_a_training_ends_the_next_one_is_sent_also_when_its_own_message_was_used_up(
