@@ -1,6 +1,7 @@
 """How the pipeline's commands start and end: plain logs on stderr, one line for what is wrong, no traceback."""
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ PLAIN, JSON = "plain", "json"
 REFUSED, FAULT, INTERRUPTED, STOPPED = 2, 1, 130, 143
 """Exit codes: what was asked cannot be done; an error of our own; Ctrl-C; SIGTERM."""
 LEAST_MEMORY_MB = 256
+STORAGE_FULL = "StorageFull"
 
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -55,13 +57,8 @@ def run_command(main: Callable[[Sequence[str] | None], int | None], arguments: S
     except PipelineError as error:
         return _refuse(type(error).__name__, str(error), arguments)
     except OSError as error:
-        where = error.filename or "a file"
         log.debug("refused by the system", exc_info=True)
-        message = (
-            f"{where}: {error.strerror or error}; check that the path is right, that it may be read or written, and that "
-            "the disk has room."
-        )
-        return _refuse(type(error).__name__, message, arguments)
+        return _refuse(*_named(error), arguments)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
@@ -101,6 +98,17 @@ def _sigterm_unwinds() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _named(error: OSError) -> tuple[str, str]:
+    """Name and message for what the system refuses; what meets a full disk while it writes does not know which file it was."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return STORAGE_FULL, (
+            f"{where}The disk is full ({error.strerror}). Make room where the models and the working files are, then try again."
+        )
+    said = f"{where}{error.strerror or error}"
+    return type(error).__name__, f"{said}; check that the path is right, and that it may be read or written."
 
 
 def _refuse(name: str, message: str, arguments: Sequence[str] | None) -> int:

@@ -195,9 +195,9 @@ def _read_marker(objects: ObjectStore, half: SealedFolder) -> dict[str, Any]:
             marker: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except ObjectMissing:
         raise NoServingModel(
-            f"{half.kind}/{half.name}, which the job is tied to, is neither in the models folder of this host (MODELS_DIR) "
-            "nor published in the object store (OBJECTS_DIR): it was deleted. Upload the file again to work with the model "
-            "that serves now."
+            f"{half.kind}/{half.name} is neither in the models folder of this host (MODELS_DIR) nor published in the object "
+            "store (OBJECTS_DIR): it was deleted. If a job is tied to it, upload its file again to work with the model that "
+            "serves now; if it should serve, restore it, roll back or train again."
         ) from None
     return marker
 

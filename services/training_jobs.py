@@ -17,7 +17,14 @@ from typing import Any
 from config import ROOT, Settings
 from ml_pipeline import errors as pipeline
 from services.child_process import MB, ChildProcess
-from services.errors import JobStoreUnavailable, LeaseLost, ServiceError, TrainingCrashed, TrainingOutOfMemory
+from services.errors import (
+    JobStoreUnavailable,
+    LeaseLost,
+    ServiceError,
+    StorageFull,
+    TrainingCrashed,
+    TrainingOutOfMemory,
+)
 from services.job_folders import KEPT, ROOM, JobFolders
 from services.job_keys import sample_folder, sample_key
 from services.job_table import REFRESH, SAMPLE, TRAIN, Job, Lease, Step
@@ -228,7 +235,9 @@ class _LeaseWatch:
 
 
 def refusal(name: str, message: str) -> Exception | None:
-    """The error that a command named; None for what is no refusal of the pipeline's."""
+    """The error that a command named; None for what is neither a refusal of the pipeline's nor a full disk."""
+    if name == StorageFull.__name__:
+        return StorageFull(message)
     found = getattr(pipeline, name, None)
     if isinstance(found, type) and issubclass(found, pipeline.PipelineError):
         return found(message)

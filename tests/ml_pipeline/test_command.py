@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -38,6 +39,13 @@ class OutOfMemoryException(Exception):
     [
         (NotEnoughHistory("40 days"), "NotEnoughHistory", "40 days"),
         (PermissionError(13, "Permission denied", "/models"), "PermissionError", "/models: Permission denied"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "StorageFull",
+            "The disk is full (No space left on device). Make",
+        ),
+        (OSError(errno.EDQUOT, "Quota exceeded", "/models"), "StorageFull", "/models: The disk is full"),
+        (OSError(errno.EROFS, "Read-only file system"), "OSError", "Read-only file system; check"),
         (MemoryError(), "OutOfMemory", "--memory-mb"),
         (OutOfMemoryException("could not allocate"), "OutOfMemory", "--memory-mb"),
     ],

@@ -89,6 +89,11 @@ def refuse() -> None:
     sys.exit(2)
 
 
+def fill_the_disk() -> None:
+    say(error={"name": "StorageFull", "message": "The disk is full. Make room."})
+    sys.exit(2)
+
+
 def run_out_of_memory() -> None:
     say(error={"name": "OutOfMemory", "message": "The memory did not suffice."})
     sys.exit(2)
@@ -142,6 +147,7 @@ BEHAVIOURS = {
     "sample": sample,
     "promote": promote,
     "refuse": refuse,
+    "fill_the_disk": fill_the_disk,
     "run_out_of_memory": run_out_of_memory,
     "fail_of_its_own": fail_of_its_own,
     "crash": crash,

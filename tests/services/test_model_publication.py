@@ -151,7 +151,9 @@ def test_the_pair_in_the_models_folder_is_opened_where_it_is(trainer, pair):
 
 def test_a_pair_that_is_nowhere_is_named_with_the_way_out(trainer, worker, tmp_path):
     made = write_toy_pair(trainer.models, CUSTOMERS)
-    with pytest.raises(NoServingModel, match=f"{made.bundle_id}.*nor published.*Upload the file again") as caught:
+    with pytest.raises(
+        NoServingModel, match=f"{made.bundle_id}.*nor published.*upload its file again.*roll back"
+    ) as caught:
         worker.opened(made)
     assert str(tmp_path) not in str(caught.value)
     assert worker.fetched() == []

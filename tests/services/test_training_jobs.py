@@ -209,6 +209,7 @@ def test_a_job_that_was_cancelled_begins_anew_when_it_is_tried_again(services, s
     ("behaviour", "error", "said"),
     [
         ("refuse", "MissingTables", "There is no store_sales_header."),
+        ("fill_the_disk", "StorageFull", "Make room"),
         ("run_out_of_memory", "TrainingOutOfMemory", "4,096 MB are allowed"),
         ("fail_of_its_own", "TrainingCrashed", "a fault of its own"),
         ("crash", "TrainingCrashed", "ended with exit code 3"),
