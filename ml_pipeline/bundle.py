@@ -101,13 +101,14 @@ def staged_folder(parent: Path) -> Iterator[Path]:
 
 
 def settle_folder(staging: Path, final: Path) -> None:
-    """Gives a staged folder its final name; a folder of that name already has this very content."""
+    """Gives a staged folder its final name; a folder of that name already has this very content, and counts as made now."""
     os.chmod(staging, 0o755)
     try:
         os.rename(staging, final)
     except OSError:
         if not final.is_dir():
             raise
+        os.utime(final)
 
 
 def seal_bundle(

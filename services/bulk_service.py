@@ -358,8 +358,8 @@ def checked_same(job: Job, digest: str | None) -> Job:
     """The job that was asked for under a key before, if it was asked for the same. Raises IdempotencyConflict."""
     if job.parameters.get("digest") != digest:
         raise IdempotencyConflict(
-            f"This Idempotency-Key was used for job {job.job_id}, with another file or other options. Send a new key for "
-            "a new job, or the same file and options to get that one."
+            f"This Idempotency-Key was used for job {job.job_id} ({job.kind}), with another file or other options. Send a "
+            "new key for a new job, or the very same request to get that one."
         )
     return job
 

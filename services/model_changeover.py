@@ -110,8 +110,12 @@ class ModelChangeover:
             self._look()
         self._verify()
         wanted, model = self._wanted, self._model
-        if wanted is not None and model is not None and model.pair == wanted.pair:
+        if wanted is None or model is None:
+            return
+        if model.pair == wanted.pair:
             self._after_look(wanted)
+        else:
+            self._pairs.keep(model)
 
     def refusals(self) -> list[Refusal]:
         """What is wrong with the pointer, or with the pair that it names, while another serves."""

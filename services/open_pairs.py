@@ -1,8 +1,11 @@
 """Pairs of bundle and snapshot, opened: for jobs as they are, for requests after a check of all that they are made of."""
 
 import logging
+import os
 import threading
+import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAIRS_KEPT_OPEN = 4
+IN_USE_SECONDS = 600.0
+"""After so long a folder is said to be in use once more; much less than what is young to whoever prunes."""
 
 
 class PredictorOnDemand:
@@ -133,6 +138,15 @@ class OpenPairs:
             folder = half.below(model.home)
             self._verified.check(folder, half.sizes(folder), half.check_content)
         return model
+
+    def keep(self, model: Model) -> None:
+        """The folders of a pair that goes on answering in the place of another count as used just now: whoever prunes by the
+        pointer leaves what is young."""
+        for half in halves(model.bundle.bundle_id, model.snapshot.snapshot_id):
+            folder = half.below(model.home)
+            with suppress(OSError):  # only to be read, or gone
+                if time.time() - folder.stat().st_mtime > IN_USE_SECONDS:
+                    os.utime(folder)
 
     def forget(self, pair: ServingPair) -> None:
         """Who asks for the pair again gets it as it is on disk then; those that have it keep it as long as they need it."""

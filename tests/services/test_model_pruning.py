@@ -78,6 +78,19 @@ def test_with_none_kept_only_what_serves_stays(models, pairs, services, objects,
     assert there(models) == halves(pairs[4])
 
 
+def test_what_answers_in_the_place_of_bad_pairs_stays_however_many_they_are(pruning, models, pairs):
+    good, *bad = pairs[::-1]
+    write_serving(models, Serving(bad[0], 9, (*bad[1:], good)))
+    for pair in bad:
+        (models / "versions" / pair.bundle_id / "metadata.json").write_text("{}")
+    registry = ModelRegistry(models)
+    assert registry.serving().pair == good
+    age(models)
+    registry.check_now()
+    pruning.tidy()
+    assert there(models) == halves(good, *bad[:3])
+
+
 @pytest.mark.parametrize("end", ["open", "cancelled"])
 def test_a_pair_that_a_job_is_tied_to_stays_as_long_as_the_job(pruning, models, pairs, services, end):
     job = tie_a_job_to(services, pairs[0])
@@ -106,6 +119,15 @@ def test_what_was_made_lately_stays_with_the_bundle_that_made_it(pruning, models
     age(models)
     pruning.tidy()
     assert there(models) == halves(*pairs[2:])
+
+
+def test_what_is_made_a_second_time_counts_as_made_just_now(pruning, models, pairs):
+    again = write_toy_pair(models, ["C1"], seed=0)
+    write_serving(models, Serving(pairs[4], 9, tuple(pairs[:4][::-1])))
+    os.utime(models / "current.json", (time.time() - LONG_AGO,) * 2)
+    pruning.tidy()
+    assert again == pairs[0]
+    assert there(models) == halves(*pairs[2:], again)
 
 
 def test_of_a_bundle_with_many_snapshots_the_old_ones_go(pruning, models, pairs):
