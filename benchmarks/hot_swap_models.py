@@ -56,6 +56,7 @@ def trained_models(kept: Path, folder: Path, customers: int) -> SwapModels:
         pair = read_pointer(shown)
         for parent, name in ((versions_dir, pair.bundle_id), (snapshots_dir, pair.snapshot_id)):
             shutil.copytree(parent(shown) / name, parent(folder) / name, copy_function=os.link)
+            os.utime(parent(folder) / name)  # what was made just now is not tidied away
         pairs.append(pair)
     return _completed(folder, pairs, ids)
 
